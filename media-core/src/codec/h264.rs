@@ -1,0 +1,200 @@
+//! H.264 / AVC (ITU-T H.264; ISO/IEC 14496-15 for the decoder configuration record).
+//!
+//! Payloads keep the length-prefixed form in which RTMP and fMP4 both carry them: nothing is
+//! rewritten on the way. Parsing is of headers only, and bounded.
+
+use std::fmt;
+
+use bytes::Bytes;
+use h264_reader::{
+    avcc::AvcDecoderConfigurationRecord,
+    nal::{Nal, RefNal, sps::SeqParameterSet},
+};
+
+/// Longest AVCDecoderConfigurationRecord taken: a few parameter sets, of hundreds of bytes each.
+const RECORD_BYTES_MAX: usize = 16 << 10;
+/// How much of an SEI message is searched for encoder settings; x264 writes under 1 KiB.
+const SEI_BYTES_MAX: usize = 4 << 10;
+/// How many NAL units at the front of an access unit are looked at for SEI.
+const SEI_NALS_MAX: usize = 8;
+
+const NAL_IDR: u8 = 5;
+const NAL_SEI: u8 = 6;
+
+#[derive(Debug, thiserror::Error, PartialEq)]
+pub enum Error {
+    #[error("H.264: the decoder configuration is {0} bytes long, at most {RECORD_BYTES_MAX} are taken")]
+    TooLong(usize),
+    #[error("H.264: the decoder configuration cannot be read: {0}")]
+    Record(String),
+    #[error("H.264: NAL unit lengths of {0} bytes: only 4 are taken")]
+    LengthSize(u8),
+    #[error("H.264: the decoder configuration holds no sequence parameter set")]
+    NoSps,
+    #[error("H.264: the sequence parameter set cannot be read: {0}")]
+    Sps(String),
+}
+
+/// Frames a second, as a fraction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FrameRate {
+    pub frames: u32,
+    pub seconds: u32,
+}
+
+impl FrameRate {
+    pub fn as_f64(self) -> f64 {
+        f64::from(self.frames) / f64::from(self.seconds)
+    }
+}
+
+/// What a decoder must know before the first keyframe.
+#[derive(Clone, PartialEq)]
+pub struct Parameters {
+    /// The AVCDecoderConfigurationRecord as it came (ISO/IEC 14496-15 5.3.3.1).
+    pub record: Bytes,
+    /// Pixels shown, after cropping.
+    pub width: u32,
+    pub height: u32,
+    /// profile_idc, constraint flags, level_idc of the SPS.
+    pub profile_level: [u8; 3],
+    /// The VUI's timing, where present: a promise, not a measurement.
+    pub frame_rate: Option<FrameRate>,
+}
+
+impl fmt::Debug for Parameters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "H264({} {}x{})", self.codec_string(), self.width, self.height)
+    }
+}
+
+impl Parameters {
+    pub fn parse(record: Bytes) -> Result<Self, Error> {
+        if record.len() > RECORD_BYTES_MAX {
+            return Err(Error::TooLong(record.len()));
+        }
+        let avcc = AvcDecoderConfigurationRecord::try_from(&record[..]).map_err(|e| Error::Record(format!("{e:?}")))?;
+        if avcc.length_size_minus_one() != 3 {
+            return Err(Error::LengthSize(avcc.length_size_minus_one() + 1));
+        }
+        let sps = avcc.sequence_parameter_sets().next().ok_or(Error::NoSps)?.map_err(|e| Error::Record(format!("{e:?}")))?;
+        let sps =
+            SeqParameterSet::from_bits(RefNal::new(sps, &[], true).rbsp_bits()).map_err(|e| Error::Sps(format!("{e:?}")))?;
+        let (width, height) = sps.pixel_dimensions().map_err(|e| Error::Sps(format!("{e:?}")))?;
+        Ok(Self {
+            width,
+            height,
+            profile_level: [sps.profile_idc.into(), sps.constraint_flags.into(), sps.level_idc],
+            frame_rate: frame_rate(&sps),
+            record: record.clone(),
+        })
+    }
+
+    /// RFC 6381 3.3: `avc1.` and the three bytes in hexadecimal.
+    pub fn codec_string(&self) -> String {
+        let [profile, constraints, level] = self.profile_level;
+        format!("avc1.{profile:02x}{constraints:02x}{level:02x}")
+    }
+}
+
+/// A frame lasts two ticks (H.264 E.2.1).
+fn frame_rate(sps: &SeqParameterSet) -> Option<FrameRate> {
+    let timing = sps.vui_parameters.as_ref()?.timing_info.as_ref()?;
+    let (mut frames, mut seconds) = (u64::from(timing.time_scale), u64::from(timing.num_units_in_tick) * 2);
+    if frames == 0 || seconds == 0 {
+        return None;
+    }
+    let divisor = gcd(frames, seconds);
+    (frames, seconds) = (frames / divisor, seconds / divisor);
+    let rate = FrameRate { frames: u32::try_from(frames).ok()?, seconds: u32::try_from(seconds).ok()? };
+    (0.1..=480.0).contains(&rate.as_f64()).then_some(rate)
+}
+
+fn gcd(a: u64, b: u64) -> u64 {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
+
+/// The NAL units of a length-prefixed access unit; it ends early where a length lies.
+pub fn nal_units(payload: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = payload;
+    std::iter::from_fn(move || {
+        let (length, tail) = rest.split_first_chunk::<4>()?;
+        let length = usize::try_from(u32::from_be_bytes(*length)).ok()?;
+        let (nal, tail) = tail.split_at_checked(length)?;
+        rest = tail;
+        Some(nal)
+    })
+}
+
+/// Whether the lengths cover the payload exactly and at least one NAL unit is in it.
+pub fn is_well_formed(payload: &[u8]) -> bool {
+    let covered: usize = nal_units(payload).map(|nal| nal.len() + 4).sum();
+    covered == payload.len() && covered > 4
+}
+
+/// Whether the access unit is an IDR picture. Containers lie about it; the bitstream does not.
+pub fn is_idr(payload: &[u8]) -> bool {
+    nal_units(payload).any(|nal| nal.first().is_some_and(|header| header & 0x1f == NAL_IDR))
+}
+
+/// The largest distance between keyframes, in frames, from the settings that x264 writes into
+/// its first SEI message ("... keyint=60 keyint_min=6 ...").
+pub fn keyframe_interval(payload: &[u8]) -> Option<u32> {
+    nal_units(payload).take(SEI_NALS_MAX).filter(|nal| nal.first().is_some_and(|h| h & 0x1f == NAL_SEI)).find_map(|nal| {
+        let text = &nal[..nal.len().min(SEI_BYTES_MAX)];
+        let at = text.windows(8).position(|window| window == b" keyint=")? + 8;
+        let digits: String = text[at..].iter().take(6).take_while(|b| b.is_ascii_digit()).map(|&b| char::from(b)).collect();
+        digits.parse().ok().filter(|&frames| frames > 0)
+    })
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// ffmpeg 5.1.9, `-f lavfi -i testsrc=s=640x360:r=30 -c:v libx264 -tune zerolatency -g 60`:
+    /// the avcC box of the init segment.
+    pub(crate) const RECORD_360P30: &[u8] = &[
+        0x01, 0x64, 0x00, 0x1e, 0xff, 0xe1, 0x00, 0x1a, 0x67, 0x64, 0x00, 0x1e, 0xac, 0xb2, 0x01, 0x40, 0x5f, 0xf2, 0xe0, 0x22,
+        0x00, 0x00, 0x03, 0x00, 0x02, 0x00, 0x00, 0x03, 0x00, 0x79, 0x1e, 0x2c, 0x5c, 0x90, 0x01, 0x00, 0x06, 0x68, 0xeb, 0xc3,
+        0xcb, 0x22, 0xc0, 0xfd, 0xf8, 0xf8, 0x00,
+    ];
+
+    pub(crate) fn access_unit(nals: &[&[u8]]) -> Vec<u8> {
+        nals.iter().flat_map(|nal| [&(nal.len() as u32).to_be_bytes()[..], nal].concat()).collect()
+    }
+
+    #[test]
+    fn a_record_tells_size_codec_and_rate() {
+        let p = Parameters::parse(Bytes::from_static(RECORD_360P30)).unwrap();
+        assert_eq!((p.width, p.height), (640, 360));
+        assert_eq!(p.codec_string(), "avc1.64001e");
+        assert_eq!(p.frame_rate, Some(FrameRate { frames: 30, seconds: 1 }));
+    }
+
+    #[test]
+    fn no_cut_of_a_record_panics() {
+        for end in 0..RECORD_360P30.len() {
+            let _ = Parameters::parse(Bytes::copy_from_slice(&RECORD_360P30[..end]));
+        }
+        assert_eq!(Parameters::parse(Bytes::from(vec![1; RECORD_BYTES_MAX + 1])), Err(Error::TooLong(RECORD_BYTES_MAX + 1)));
+    }
+
+    #[test]
+    fn keyframes_are_told_by_their_slices() {
+        assert!(is_idr(&access_unit(&[b"\x09\xf0", b"\x06\x05", b"\x65\x88"])));
+        assert!(!is_idr(&access_unit(&[b"\x41\x9a"])));
+        assert!(!is_idr(&[0, 0, 0, 9, 0x65]), "a length past the end");
+        assert!(is_well_formed(&access_unit(&[b"\x65\x88"])));
+        assert!(!is_well_formed(&[0, 0, 0, 9, 0x65]));
+        assert!(!is_well_formed(&[]));
+    }
+
+    #[test]
+    fn x264_settings_tell_the_keyframe_interval() {
+        let sei = b"\x06\x05\xffx264 - core 164 - options: cabac=1 keyint=250 keyint_min=25 scenecut=40";
+        assert_eq!(keyframe_interval(&access_unit(&[sei, b"\x65\x88"])), Some(250));
+        assert_eq!(keyframe_interval(&access_unit(&[b"\x06\x05\xffx264 keyint=infinite "])), None);
+        assert_eq!(keyframe_interval(&access_unit(&[b"\x65\x88"])), None);
+    }
+}

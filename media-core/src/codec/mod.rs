@@ -1,0 +1,4 @@
+//! One file a codec: all that is known of it.
+
+pub mod aac;
+pub mod h264;

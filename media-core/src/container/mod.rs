@@ -1,0 +1,3 @@
+//! Containers that Samples come in and go out.
+
+pub mod fmp4;

@@ -1,0 +1,112 @@
+//! What travels from a publisher to everything downstream.
+
+use std::{sync::Arc, time::Instant};
+
+use bytes::Bytes;
+
+use crate::{
+    codec::{aac, h264},
+    timestamp::{Timescale, Timestamp},
+};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum TrackKind {
+    Video,
+    Audio,
+}
+
+impl TrackKind {
+    /// As metric labels and logs say it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Video => "video",
+            Self::Audio => "audio",
+        }
+    }
+}
+
+/// One elementary stream under one set of decoder parameters. New parameters make a new `Track`;
+/// a Sample carries the one it was coded under, so a change needs no message of its own.
+#[derive(Debug, PartialEq)]
+pub struct Track {
+    pub timescale: Timescale,
+    pub parameters: Parameters,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Parameters {
+    H264(h264::Parameters),
+    Aac(aac::Parameters),
+}
+
+impl Track {
+    pub fn kind(&self) -> TrackKind {
+        match self.parameters {
+            Parameters::H264(_) => TrackKind::Video,
+            Parameters::Aac(_) => TrackKind::Audio,
+        }
+    }
+
+    /// The `CODECS` element (RFC 6381).
+    pub fn codec_string(&self) -> String {
+        match &self.parameters {
+            Parameters::H264(p) => p.codec_string(),
+            Parameters::Aac(p) => p.codec_string(),
+        }
+    }
+}
+
+/// One coded unit. Video: one access unit. Audio: one frame.
+#[derive(Clone, Debug)]
+pub struct Sample {
+    pub track: Arc<Track>,
+    /// In the track's timescale. `dts` grows strictly within one epoch and track.
+    pub pts: Timestamp,
+    pub dts: Timestamp,
+    /// Ticks of the track's timescale; `None` where only the next Sample tells (video).
+    pub duration: Option<u32>,
+    /// Decodable alone. Every audio Sample is.
+    pub keyframe: bool,
+    /// H.264: NAL units, each behind its length in 4 bytes. AAC: one raw access unit.
+    pub payload: Bytes,
+    /// When its last byte had arrived.
+    pub received: Instant,
+}
+
+/// What a publisher said of itself. It may be wrong or missing: trust the bitstream.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Announcement {
+    pub video: bool,
+    pub audio: bool,
+    /// Frames a second.
+    pub frame_rate: Option<f64>,
+    /// Bits a second, of video and audio together.
+    pub bitrate: Option<u64>,
+    /// The sending program, as it names itself.
+    pub encoder: Option<String>,
+}
+
+/// What a stream's window holds, in the order in which it happened.
+#[derive(Clone, Debug)]
+pub enum Item {
+    /// A publisher holds the lease: Samples that follow belong to this epoch.
+    Join {
+        epoch: u64,
+        received: Instant,
+    },
+    /// The publisher described its tracks, or a sequence header announced one.
+    Announce(Announcement),
+    Sample(Arc<Sample>),
+    /// The publisher is gone. Its next Sample, if any, comes after a `Join`.
+    Leave,
+}
+
+impl Item {
+    /// What it weighs in a window.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Sample(sample) => sample.payload.len(),
+            _ => 0,
+        }
+    }
+}

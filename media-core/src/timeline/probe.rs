@@ -1,0 +1,206 @@
+//! Finds TARGETDURATION and PART-TARGET from a lead track's first Samples.
+
+use std::time::Duration;
+
+use crate::{
+    codec::h264,
+    sample::{Parameters, Sample, TrackKind},
+};
+
+/// TARGETDURATIONs to choose from, in seconds, behind the configured smallest.
+const TARGET_DURATIONS: [u32; 3] = [2, 6, 10];
+/// A keyframe this far behind the first tells the interval; a nearer one may be a scene cut.
+const INTERVAL_US_MIN: i64 = 1_000_000;
+/// When to stop waiting for a second keyframe: a viewer waits as long.
+const WAIT_US_MAX: i64 = 2_500_000;
+/// Frame distances needed before a rate is believed: as many as a Part has at 30 fps.
+const DISTANCES_MIN: usize = 6;
+/// And as many as are kept: a second of 60 fps.
+const DISTANCES_MAX: usize = 60;
+/// Shortest Part: what players and CDNs bear (see ARCHITECTURE.md).
+const PART_US: i64 = 200_000;
+/// PART-TARGET of a source whose pictures come so irregularly that a Part may stay empty.
+const IRREGULAR_PART_MS: u32 = 1_000;
+/// How far a promised rate may be off what timestamps show.
+const RATE_TOLERANCE: f64 = 0.15;
+/// Rates that sources really have, frames a second. Timestamps in milliseconds cannot tell the
+/// near ones apart at once: the slower is taken, since its Part holds the faster as well.
+const RATES: [f64; 24] = [
+    1.0,
+    2.0,
+    3.0,
+    4.0,
+    5.0,
+    6.0,
+    7.5,
+    8.0,
+    10.0,
+    12.0,
+    12.5,
+    15.0,
+    20.0,
+    24_000.0 / 1001.0,
+    24.0,
+    25.0,
+    30_000.0 / 1001.0,
+    30.0,
+    48.0,
+    50.0,
+    60_000.0 / 1001.0,
+    60.0,
+    120_000.0 / 1001.0,
+    120.0,
+];
+
+/// What is known of a source before its first Sample.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Hints {
+    /// Configured, or remembered of this stream.
+    pub keyframe_interval: Option<Duration>,
+    /// Announced in metadata: taken only where timestamps agree.
+    pub frame_rate: Option<f64>,
+    /// Smallest TARGETDURATION, in seconds; 0 leaves it to us.
+    pub target_duration_min: u32,
+}
+
+/// What never changes in a presentation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grid {
+    pub target_duration: u32,
+    pub part_target_ms: u32,
+    pub keyframe_interval_us: Option<i64>,
+    /// Every segment can open with a keyframe, as far as is known now.
+    pub independent_segments: bool,
+    /// Pictures come with gaps longer than a Part should be.
+    pub irregular: bool,
+}
+
+#[derive(Debug)]
+pub struct Probe {
+    hints: Hints,
+    first_keyframe_us: Option<i64>,
+    last_us: Option<i64>,
+    distances_us: Vec<i64>,
+    interval_us: Option<i64>,
+    /// Waiting for a second keyframe is over: there was none in time.
+    given_up: bool,
+}
+
+impl Probe {
+    pub fn new(hints: Hints) -> Self {
+        let interval_us = hints.keyframe_interval.map(|d| i64::try_from(d.as_micros()).unwrap_or(i64::MAX));
+        Self { hints, first_keyframe_us: None, last_us: None, distances_us: Vec::new(), interval_us, given_up: false }
+    }
+
+    /// Takes the next Sample of the lead track; answers once all is known.
+    pub fn push(&mut self, sample: &Sample) -> Option<Grid> {
+        if sample.track.kind() == TrackKind::Audio {
+            return Some(self.audio_grid());
+        }
+        let dts_us = sample.dts.as_micros();
+        let Some(first_us) = self.first_keyframe_us else {
+            if sample.keyframe {
+                self.first_keyframe_us = Some(dts_us);
+                self.last_us = Some(dts_us);
+                self.interval_us = self.interval_us.or_else(|| written_interval_us(sample));
+            }
+            return None;
+        };
+        if let Some(last) = self.last_us.replace(dts_us)
+            && self.distances_us.len() < DISTANCES_MAX
+        {
+            self.distances_us.push(dts_us - last);
+        }
+        let age_us = dts_us - first_us;
+        if self.interval_us.is_none() && sample.keyframe && age_us >= INTERVAL_US_MIN {
+            self.interval_us = Some(age_us);
+        }
+        self.given_up |= age_us >= WAIT_US_MAX;
+        let settled = self.interval_us.is_some() || self.given_up;
+        if !settled || (self.distances_us.len() < DISTANCES_MIN && !self.given_up) {
+            return None;
+        }
+        Some(self.video_grid(sample))
+    }
+
+    fn video_grid(&self, sample: &Sample) -> Grid {
+        let (part_target_ms, irregular) = self.part_target(self.frame_rate(sample));
+        let longest = i64::from(TARGET_DURATIONS[2]) * 1_000_000 + super::SLACK_US;
+        Grid {
+            target_duration: target_duration(self.interval_us, self.hints.target_duration_min),
+            part_target_ms,
+            keyframe_interval_us: self.interval_us,
+            independent_segments: self.interval_us.is_none_or(|us| us <= longest),
+            irregular,
+        }
+    }
+
+    /// Audio can be cut anywhere, so the shortest durations serve.
+    fn audio_grid(&self) -> Grid {
+        Grid {
+            target_duration: target_duration(Some(0), self.hints.target_duration_min),
+            part_target_ms: u32::try_from(PART_US / 1000).expect("200 fits"),
+            keyframe_interval_us: Some(0),
+            independent_segments: true,
+            irregular: false,
+        }
+    }
+
+    /// Frames a second: the bitstream's promise or the metadata's if timestamps agree, else what
+    /// timestamps show.
+    fn frame_rate(&self, sample: &Sample) -> f64 {
+        let measured = self.measured_rate();
+        let promised = match &sample.track.parameters {
+            Parameters::H264(p) => p.frame_rate.map(h264::FrameRate::as_f64),
+            Parameters::Aac(_) => None,
+        };
+        let agrees = |rate: &f64| measured.is_none_or(|m| (rate / m - 1.0).abs() <= RATE_TOLERANCE);
+        let metadata = self.hints.frame_rate.filter(|rate| (0.1..=480.0).contains(rate));
+        promised.filter(agrees).or_else(|| metadata.filter(agrees)).or_else(|| measured.map(nearest_rate)).unwrap_or(30.0)
+    }
+
+    fn measured_rate(&self) -> Option<f64> {
+        let span_us: i64 = self.distances_us.iter().sum();
+        (span_us > 0).then(|| self.distances_us.len() as f64 * 1e6 / span_us as f64)
+    }
+
+    /// Milliseconds, and whether the source is irregular.
+    fn part_target(&self, rate: f64) -> (u32, bool) {
+        let frame_us = 1e6 / rate;
+        let frames = match rate {
+            r if (23.9..=30.01).contains(&r) => 6.0,
+            r if (47.9..=60.01).contains(&r) => 12.0,
+            _ => (PART_US as f64 / frame_us - 1e-6).ceil().max(1.0),
+        };
+        // Rounded up, but not for the noise of the division.
+        let ms = (frames * frame_us / 1000.0 - 1e-6).ceil() as u32;
+        let widest_us = self.distances_us.iter().copied().max().unwrap_or(0);
+        if widest_us > i64::from(ms) * 1000 + 1_000 && ms < IRREGULAR_PART_MS { (IRREGULAR_PART_MS, true) } else { (ms, false) }
+    }
+}
+
+fn target_duration(interval_us: Option<i64>, smallest: u32) -> u32 {
+    let holds = |seconds: &u32| interval_us.is_some_and(|us| us <= i64::from(*seconds) * 1_000_000 + super::SLACK_US);
+    let longest = TARGET_DURATIONS[2].max(smallest);
+    TARGET_DURATIONS.into_iter().map(|seconds| seconds.max(smallest)).find(holds).unwrap_or(longest)
+}
+
+/// x264 writes its settings into the stream; with the rate they tell the interval.
+fn written_interval_us(keyframe: &Sample) -> Option<i64> {
+    let Parameters::H264(parameters) = &keyframe.track.parameters else { return None };
+    let frames = h264::keyframe_interval(&keyframe.payload)?;
+    let rate = parameters.frame_rate?.as_f64();
+    Some((f64::from(frames) * 1e6 / rate) as i64)
+}
+
+/// The slower of the known rates that the measurement may mean, or the measurement.
+fn nearest_rate(measured: f64) -> f64 {
+    RATES.into_iter().find(|rate| (rate / measured - 1.0).abs() < 0.02).unwrap_or(measured)
+}
+
+#[cfg(test)]
+impl Probe {
+    pub(super) fn audio_grid_for_tests(&self) -> Grid {
+        self.audio_grid()
+    }
+}

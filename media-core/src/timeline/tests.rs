@@ -1,0 +1,253 @@
+//! The Timeline's rules, in virtual time.
+
+use std::{sync::Arc, time::Instant};
+
+use bytes::Bytes;
+
+use super::*;
+use crate::{
+    codec::{aac, h264},
+    sample::{Parameters, Track},
+    timestamp::Timescale,
+};
+
+fn video_track() -> Arc<Track> {
+    let record = Bytes::from_static(h264::tests::RECORD_360P30);
+    Arc::new(Track { timescale: Timescale::MILLIS, parameters: Parameters::H264(h264::Parameters::parse(record).unwrap()) })
+}
+
+fn rateless_track() -> Arc<Track> {
+    let Parameters::H264(p) = video_track().parameters.clone() else { unreachable!() };
+    Arc::new(Track { timescale: Timescale::MILLIS, parameters: Parameters::H264(h264::Parameters { frame_rate: None, ..p }) })
+}
+
+fn sample(track: &Arc<Track>, us: i64, keyframe: bool, payload: &[u8]) -> Sample {
+    Sample {
+        track: Arc::clone(track),
+        pts: Timestamp::from_micros(us),
+        dts: Timestamp::from_micros(us),
+        duration: None,
+        keyframe,
+        payload: Bytes::copy_from_slice(payload),
+        received: Instant::now(),
+    }
+}
+
+/// Frames at a rate as RTMP shows them: whole milliseconds.
+fn frame_us(n: u32, rate: f64) -> i64 {
+    (f64::from(n) * 1000.0 / rate).round() as i64 * 1000
+}
+
+fn wall(us: i64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(1_000_000_000) + Duration::from_micros(us as u64)
+}
+
+fn probe(track: &Arc<Track>, hints: Hints, rate: f64, keys: &[u32], payload: &[u8]) -> (Grid, u32) {
+    let mut probe = Probe::new(hints);
+    for n in 0..1000 {
+        let key = keys.contains(&n);
+        if let Some(grid) = probe.push(&sample(track, frame_us(n, rate), key, if key { payload } else { b"" })) {
+            return (grid, n);
+        }
+    }
+    panic!("never settled");
+}
+
+#[test]
+fn target_duration_holds_the_keyframe_interval() {
+    let check = |keys: &[u32], hint_ms: Option<u64>, target, settled_at| {
+        let hints = Hints { keyframe_interval: hint_ms.map(Duration::from_millis), ..Hints::default() };
+        let (grid, frame) = probe(&video_track(), hints, 30.0, keys, b"");
+        assert_eq!((grid.target_duration, frame), (target, settled_at), "{keys:?} {hint_ms:?}");
+    };
+    check(&[0, 60], None, 2, 60); // the second keyframe tells
+    check(&[0, 30], None, 2, 30);
+    check(&[0, 9, 57], None, 2, 57); // a scene cut does not
+    check(&[0, 72], None, 2, 72);
+    check(&[0, 74], None, 6, 74);
+    check(&[0], None, 10, 75); // after 2.5 s without one
+    check(&[0, 9], None, 10, 75);
+    check(&[0], Some(2000), 2, 6); // known: as soon as the rate is
+    check(&[0], Some(4000), 6, 6);
+    check(&[0], Some(8340), 10, 6);
+    check(&[0], Some(20_000), 10, 6);
+    let (grid, _) =
+        probe(&video_track(), Hints { keyframe_interval: Some(Duration::from_secs(20)), ..Hints::default() }, 30.0, &[0], b"");
+    assert!(!grid.independent_segments, "known from the start to need cuts without keyframes");
+}
+
+#[test]
+fn x264_settings_tell_the_interval_at_the_first_keyframe() {
+    let payload = h264::tests::access_unit(&[b"\x06\x05\xffx264 options: keyint=60 min-keyint=6", b"\x65\x88"]);
+    let (grid, frame) = probe(&video_track(), Hints::default(), 30.0, &[0], &payload);
+    assert_eq!((grid.target_duration, grid.keyframe_interval_us, frame), (2, Some(2_000_000), 6));
+}
+
+#[test]
+fn part_target_is_whole_frames() {
+    let known = Hints { keyframe_interval: Some(Duration::from_secs(2)), ..Hints::default() };
+    let check = |track: &Arc<Track>, announced: Option<f64>, rate: f64, part_ms| {
+        let hints = Hints { frame_rate: announced, ..known.clone() };
+        let (grid, _) = probe(track, hints, rate, &[0], b"");
+        assert_eq!((grid.part_target_ms, grid.irregular), (part_ms, false), "{announced:?} {rate}");
+    };
+    check(&video_track(), None, 30.0, 200); // SPS
+    check(&video_track(), Some(25.0), 30.0, 200); // a lie in metadata
+    check(&video_track(), None, 15.0, 200); // a lie in the SPS: 3 frames of 15 fps
+    let track = rateless_track();
+    for (rate, part_ms) in
+        [(24.0, 250), (25.0, 240), (30_000.0 / 1001.0, 201), (48.0, 250), (50.0, 240), (60_000.0 / 1001.0, 201)]
+    {
+        check(&track, Some(rate), rate, part_ms);
+    }
+    check(&track, Some(60.0), 60.0, 200);
+    check(&track, None, 30.0, 201); // 29.97 or 30: the slower holds both
+    check(&track, None, 15.0, 200);
+    check(&track, None, 20.0, 200);
+    check(&track, None, 120.0, 201);
+    check(&track, None, 5.0, 200);
+    check(&track, None, 2.0, 500); // one frame, where that is longer
+    check(&track, None, 27.0, 222); // none of the known: six frames as measured
+}
+
+#[test]
+fn a_source_with_gaps_is_irregular() {
+    let mut probe = Probe::new(Hints { keyframe_interval: Some(Duration::from_secs(2)), ..Hints::default() });
+    let grid = (0..20).find_map(|n| {
+        probe.push(&sample(&rateless_track(), i64::from(n) * 33_000 + if n > 3 { 900_000 } else { 0 }, n == 0, b""))
+    });
+    let grid = grid.unwrap();
+    assert_eq!((grid.part_target_ms, grid.irregular), (1000, true));
+}
+
+#[test]
+fn audio_alone_settles_at_once() {
+    let parameters = Parameters::Aac(aac::Parameters::parse(Bytes::from_static(&[0x11, 0x90])).unwrap());
+    let track = Arc::new(Track { timescale: Timescale::new(48_000).unwrap(), parameters });
+    let grid = Probe::new(Hints::default()).push(&sample(&track, 0, true, b"")).unwrap();
+    assert_eq!((grid.target_duration, grid.part_target_ms), (2, 200));
+}
+
+struct Run {
+    timeline: Timeline,
+    track: Arc<Track>,
+}
+
+fn state(target_duration: u32, interval_ms: Option<i64>) -> State {
+    let grid = Grid {
+        target_duration,
+        part_target_ms: 200,
+        keyframe_interval_us: interval_ms.map(|ms| ms * 1000),
+        independent_segments: true,
+        irregular: false,
+    };
+    State::new(&grid, wall(0), None)
+}
+
+impl Run {
+    fn new(state: State) -> Self {
+        let mut timeline = Timeline::new(state);
+        timeline.join(1);
+        Self { timeline, track: video_track() }
+    }
+
+    /// The times, in frames of 30 a second, at which segments open; `!` behind those without a keyframe.
+    fn cuts(&mut self, frames: u32, keys: &[u32]) -> Vec<String> {
+        let first = self.timeline.state().next_msn;
+        let mut cuts = Vec::new();
+        for n in 0..frames {
+            let us = i64::from(n) * 100_000 / 3;
+            let offset_us = self.timeline.offset().map_or(0, Timestamp::as_micros);
+            let border = (us + offset_us - self.timeline.last_cut_us + 5) % 200_000 < 10;
+            if let Place::Open(cut) = self.timeline.push(&sample(&self.track, us, keys.contains(&n), b""), border, wall(us)) {
+                assert_eq!(cut.msn, first + cuts.len() as u64, "numbers have no gap");
+                cuts.push(format!("{n}{}", if cut.independent { "" } else { "!" }));
+            }
+        }
+        cuts
+    }
+}
+
+#[test]
+fn a_cut_comes_when_waiting_for_the_next_keyframe_could_be_too_long() {
+    let check = |target, interval_ms, keys: &[u32], expected: &[&str]| {
+        assert_eq!(Run::new(state(target, interval_ms)).cuts(190, keys), expected, "{target} {interval_ms:?} {keys:?}");
+    };
+    check(2, Some(2000), &[0, 60, 120, 180], &["0", "60", "120", "180"]);
+    check(2, Some(1000), &[0, 30, 60, 90, 120, 150, 180], &["0", "60", "120", "180"]); // two GOPs each
+    check(2, Some(2000), &[0, 9, 57, 87, 147], &["0", "57", "87", "147"]); // scene cuts at 0.3, 1.9, 2.9 s
+    check(4, Some(2000), &[0, 60, 120, 180], &["0", "120"]); // the ladder's grid
+    check(6, Some(4000), &[0, 120], &["0", "120"]);
+    check(2, None, &[0, 60], &["0", "60", "132!"]);
+    check(2, Some(6000), &[0, 180], &["0", "72!", "144!", "180"]); // on Part borders, at 2.4 s
+    check(2, Some(2000), &[5, 65], &["5", "65", "137!"]); // nothing before the first keyframe
+}
+
+#[test]
+fn the_next_publisher_continues_behind_a_discontinuity() {
+    let mut run = Run::new(state(2, Some(2000)));
+    run.cuts(100, &[0, 60]);
+    run.timeline.leave(Timestamp::from_millis(3400));
+    run.timeline.join(2);
+    assert_eq!(run.timeline.push(&sample(&run.track, 7_000_000, false, b""), true, wall(9_000_000)), Place::Drop);
+    let place = run.timeline.push(&sample(&run.track, 7_040_000, true, b""), true, wall(9_040_000));
+    let Place::Open(cut) = place else { panic!("{place:?}") };
+    assert!(cut.discontinuity && cut.independent);
+    assert_eq!(cut.at, Timestamp::from_millis(3400), "media time has no gap");
+    assert_eq!(cut.wall_us, micros(wall(9_040_000)), "the wall clock has");
+    assert_eq!(run.timeline.state().discontinuities, 1);
+    assert_eq!(run.timeline.offset(), Some(Timestamp::from_micros(3_400_000 - 7_040_000)));
+}
+
+#[test]
+fn new_parameters_cut_at_the_next_keyframe() {
+    let mut run = Run::new(state(2, Some(1000)));
+    run.cuts(10, &[0]);
+    run.timeline.change();
+    let place = run.timeline.push(&sample(&run.track, 500_000, true, b""), false, wall(500_000));
+    assert!(matches!(place, Place::Open(Cut { discontinuity: true, .. })), "{place:?}");
+}
+
+#[test]
+fn state_survives_saving_and_loading() {
+    let mut run = Run::new(state(2, Some(2000)));
+    run.cuts(100, &[0, 60]);
+    run.timeline.leave(Timestamp::from_millis(3333));
+    let text = serde_json::to_string(run.timeline.state()).unwrap();
+    let loaded: State = serde_json::from_str(&text).unwrap();
+    assert_eq!(&loaded, run.timeline.state());
+    let mut continued = Run::new(loaded);
+    let place = continued.timeline.push(&sample(&continued.track, 0, true, b""), true, wall(60_000_000));
+    let Place::Open(cut) = place else { panic!("{place:?}") };
+    assert_eq!(cut.msn, run.timeline.state().next_msn);
+    assert!(cut.discontinuity);
+    assert_eq!(cut.at, Timestamp::from_millis(3333));
+}
+
+#[test]
+fn numbers_of_one_name_never_go_back() {
+    let grid = Probe::new(Hints::default()).audio_grid_for_tests();
+    assert_eq!(State::new(&grid, wall(0), None).next_msn, 1_000_000_000);
+    assert_eq!(State::new(&grid, wall(0), Some(5_000_000_000)).next_msn, 5_000_000_001);
+}
+
+#[test]
+fn program_date_time_follows_a_drifting_publisher() {
+    // 200 ppm slow for an hour, with arrivals up to 300 ms late.
+    let mut run = Run::new(state(2, Some(2000)));
+    let mut last = 0;
+    for second in 0..3600_i64 {
+        for n in 0..30 {
+            let us = second * 1_000_000 + n * 100_000 / 3;
+            let late = (second * 7919 + n * 104_729) % 300_000;
+            let arrival = us + us / 5000 + late;
+            let key = n == 0 && second % 2 == 0;
+            if let Place::Open(cut) = run.timeline.push(&sample(&run.track, us, key, b""), true, wall(arrival)) {
+                let truth = micros(wall(us + us / 5000));
+                assert!((cut.wall_us - truth).abs() < 300_000 + 10_000, "at {second} s: off by {}", cut.wall_us - truth);
+                assert!(last == 0 || (cut.wall_us - last - 2_000_000).abs() <= PDT_STEP_US, "steps stay small");
+                last = cut.wall_us;
+            }
+        }
+    }
+}
