@@ -111,6 +111,8 @@ pub struct Timeline {
     newest_us: i64,
     /// The next cut is a discontinuity.
     broken: bool,
+    /// The next keyframe opens a segment.
+    cut_next: bool,
     /// Smallest lateness of an arrival since the last cut, against the anchor.
     drift_us: Option<i64>,
 }
@@ -120,6 +122,7 @@ impl Timeline {
         let last_cut_us = state.end_us;
         Self {
             broken: false,
+            cut_next: false,
             offset: None,
             last_cut_us,
             last_keyframe_us: None,
@@ -159,6 +162,14 @@ impl Timeline {
         self.broken |= self.state.anchor.is_some();
     }
 
+    /// Another track leads from its next keyframe on, which opens a segment. Nothing breaks: both
+    /// tracks come from one publisher.
+    pub fn change_lead(&mut self) {
+        self.state.keyframe_interval_us = None;
+        self.last_keyframe_us = None;
+        self.cut_next = true;
+    }
+
     /// What to add to a publisher's timestamps. `None` before this epoch's first cut.
     pub fn offset(&self) -> Option<Timestamp> {
         self.offset
@@ -185,7 +196,7 @@ impl Timeline {
         let since_us = dts_us - self.last_cut_us;
         if sample.keyframe {
             self.observe_interval(dts_us);
-            if self.broken || since_us + self.expected_interval_us() > self.limit_us() {
+            if self.broken || self.cut_next || self.is_due(since_us, border) {
                 return self.open(sample, true, wall);
             }
             self.lead_us = lead_us(sample);
@@ -197,6 +208,16 @@ impl Timeline {
         if full { self.open(sample, false, wall) } else { Place::Continue }
     }
 
+    /// Whether a keyframe opens a segment: waiting for the next one could pass the limit. A source
+    /// that can be cut at every Part (audio, intra-only video) is cut on the last border that fits.
+    fn is_due(&self, since_us: i64, border: bool) -> bool {
+        let part_us = i64::from(self.state.part_target_ms) * 1000;
+        let interval_us = self.expected_interval_us();
+        let target_us = self.limit_us() - SLACK_US;
+        let on_border = interval_us <= part_us && border && since_us + part_us > target_us + ROUNDING_US;
+        on_border || since_us.saturating_add(interval_us) > self.limit_us()
+    }
+
     fn open(&mut self, sample: &Sample, independent: bool, wall: SystemTime) -> Place {
         let dts_us = self.presentation_us(sample);
         if independent {
@@ -206,6 +227,7 @@ impl Timeline {
         self.newest_us = dts_us;
         self.last_cut_us = dts_us;
         self.re_anchor(dts_us, wall);
+        self.cut_next = false;
         let discontinuity = std::mem::take(&mut self.broken);
         self.state.discontinuities += u64::from(discontinuity);
         let msn = self.state.next_msn;

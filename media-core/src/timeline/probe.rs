@@ -64,7 +64,7 @@ pub struct Hints {
 }
 
 /// What never changes in a presentation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Grid {
     pub target_duration: u32,
     pub part_target_ms: u32,
@@ -73,6 +73,8 @@ pub struct Grid {
     pub independent_segments: bool,
     /// Pictures come with gaps longer than a Part should be.
     pub irregular: bool,
+    /// Pictures a second; 0 without video.
+    pub frame_rate: f64,
 }
 
 #[derive(Debug)]
@@ -124,7 +126,8 @@ impl Probe {
     }
 
     fn video_grid(&self, sample: &Sample) -> Grid {
-        let (part_target_ms, irregular) = self.part_target(self.frame_rate(sample));
+        let frame_rate = self.frame_rate(sample);
+        let (part_target_ms, irregular) = self.part_target(frame_rate);
         let longest = i64::from(TARGET_DURATIONS[2]) * 1_000_000 + super::SLACK_US;
         Grid {
             target_duration: target_duration(self.interval_us, self.hints.target_duration_min),
@@ -132,6 +135,7 @@ impl Probe {
             keyframe_interval_us: self.interval_us,
             independent_segments: self.interval_us.is_none_or(|us| us <= longest),
             irregular,
+            frame_rate,
         }
     }
 
@@ -143,6 +147,7 @@ impl Probe {
             keyframe_interval_us: Some(0),
             independent_segments: true,
             irregular: false,
+            frame_rate: 0.0,
         }
     }
 

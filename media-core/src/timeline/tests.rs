@@ -140,6 +140,7 @@ fn state(target_duration: u32, interval_ms: Option<i64>) -> State {
         keyframe_interval_us: interval_ms.map(|ms| ms * 1000),
         independent_segments: true,
         irregular: false,
+        frame_rate: 30.0,
     };
     State::new(&grid, wall(0), None)
 }

@@ -1,0 +1,23 @@
+//! Low-Latency HLS (draft-pantos-hls-rfc8216bis).
+//!
+//! ```text
+//! Item -> Presentation -> Segmenter -> Part -> Playlist -> Rendered -> every waiting viewer
+//!             |  Timeline (cuts)                  Shelf -> bytes by address
+//! ```
+//!
+//! `presentation`, `segmenter`, `playlist`, `shelf` and `multivariant` decide; `pipeline` (one
+//! task a stream) and `server` (HTTP) wait and send.
+
+mod body;
+mod metrics;
+mod multivariant;
+mod pipeline;
+mod rendition;
+pub mod playlist;
+pub mod presentation;
+pub mod segmenter;
+mod server;
+mod shelf;
+
+pub use metrics::Metrics;
+pub use pipeline::{Config, Packager};

@@ -1,0 +1,390 @@
+//! The task of one stream: it reads the window, drives the presentation, and shows what is new to
+//! those who serve it. It waits on the window, on timers and on the drain; it decides nothing.
+
+use std::{
+    collections::HashMap,
+    future::poll_fn,
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant, SystemTime},
+};
+
+use dashmap::DashMap;
+use media_core::{
+    Cursor, Item, Registry, StreamName, TrackKind,
+    fanout::Next,
+    registry::Stream,
+};
+use tokio::sync::watch;
+
+use super::{
+    metrics::Metrics,
+    multivariant::{Multivariant, Offer},
+    playlist::Rendered,
+    presentation::{Presentation, Settings, Verdict},
+    rendition::SharedShelf,
+};
+
+/// Items read from the window at once: several Parts' worth.
+const BATCH: usize = 256;
+/// How long an ended presentation can still be fetched: a playlist's length and a rest.
+const LINGER: Duration = Duration::from_secs(30);
+/// How long `drain` waits for the tasks to write ENDLIST.
+const DRAIN_WAIT: Duration = Duration::from_secs(2);
+/// Names whose last number and keyframe interval are remembered.
+const MEMORY_MAX: usize = 4096;
+
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// How long a publisher may be away before its presentation ends.
+    pub resume_window: Duration,
+    /// Smallest TARGETDURATION, in seconds; 0 leaves it to the source (2, 6 or 10).
+    pub target_duration_min: u32,
+    /// Distance between keyframes where the operator knows it; found out otherwise.
+    pub keyframe_interval: Option<Duration>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { resume_window: Duration::from_secs(60), target_duration_min: 0, keyframe_interval: None }
+    }
+}
+
+/// Packages every stream it is given, and serves them.
+#[derive(Clone)]
+pub struct Packager(Arc<Inner>);
+
+pub(super) struct Inner {
+    config: Config,
+    pub(super) metrics: Metrics,
+    pub(super) streams: DashMap<StreamName, Arc<Live>>,
+    memory: Mutex<HashMap<StreamName, Remembered>>,
+    draining: watch::Sender<bool>,
+    tasks: AtomicUsize,
+    idle: tokio::sync::Notify,
+}
+
+/// Of a name whose presentation is over.
+#[derive(Clone, Copy)]
+struct Remembered {
+    last_msn: u64,
+    keyframe_interval: Option<Duration>,
+}
+
+/// What a stream shows to viewers.
+pub(super) struct Live {
+    pub(super) name: StreamName,
+    pub(super) front: watch::Sender<Front>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// A publisher sends.
+    Live,
+    /// It is gone, and may come back to the same presentation.
+    Away,
+    /// The presentation is over.
+    Offline,
+}
+
+#[derive(Clone)]
+pub(super) struct Front {
+    pub(super) state: State,
+    /// When the state began.
+    pub(super) since: SystemTime,
+    /// Names the presentation: another number, another presentation.
+    pub(super) presentation: u64,
+    pub(super) target_duration: u32,
+    pub(super) multivariant: Option<Arc<Multivariant>>,
+    pub(super) offer: Option<Offer>,
+    pub(super) video: Option<Arc<Shown>>,
+    pub(super) audio: Option<Arc<Shown>>,
+}
+
+/// A rendition as it is served.
+pub(super) struct Shown {
+    pub(super) rendered: watch::Sender<Arc<Rendered>>,
+    pub(super) shelf: SharedShelf,
+}
+
+impl Packager {
+    /// Errors only when a metric's name is registered twice.
+    pub fn new(config: Config, registry: &prometheus::Registry) -> Result<Self, prometheus::Error> {
+        Ok(Self(Arc::new(Inner {
+            config,
+            metrics: Metrics::new(registry)?,
+            streams: DashMap::new(),
+            memory: Mutex::default(),
+            draining: watch::channel(false).0,
+            tasks: AtomicUsize::new(0),
+            idle: tokio::sync::Notify::new(),
+        })))
+    }
+
+    /// Packages a stream from its first Item on, in a task of its own. `registry` is asked whether
+    /// it is over when the publisher stays away.
+    pub fn adopt(&self, stream: &Stream, registry: Weak<Registry>) {
+        let front = Front {
+            state: State::Live,
+            since: SystemTime::now(),
+            presentation: 0,
+            target_duration: 2,
+            multivariant: None,
+            offer: None,
+            video: None,
+            audio: None,
+        };
+        let live = Arc::new(Live { name: stream.name.clone(), front: watch::channel(front).0 });
+        self.0.streams.insert(stream.name.clone(), Arc::clone(&live));
+        self.0.metrics.streams.inc();
+        self.0.tasks.fetch_add(1, Ordering::AcqRel);
+        let task = Task::new(Arc::clone(&self.0), live, registry);
+        let cursor = stream.subscribe();
+        tokio::spawn(task.run(cursor));
+    }
+
+    /// The routes under `/live`.
+    pub fn router(&self) -> axum::Router {
+        super::server::router(Arc::clone(&self.0))
+    }
+
+    /// Ends every presentation with EXT-X-ENDLIST and answers who waits. Returns when that is done.
+    pub async fn drain(&self) {
+        self.0.draining.send_replace(true);
+        let done = async {
+            loop {
+                let idle = self.0.idle.notified();
+                if self.0.tasks.load(Ordering::Acquire) == 0 {
+                    break;
+                }
+                idle.await;
+            }
+        };
+        if tokio::time::timeout(DRAIN_WAIT, done).await.is_err() {
+            tracing::warn!("some streams did not end in time");
+        }
+    }
+}
+
+impl Inner {
+    fn settings(&self, name: &StreamName) -> Settings {
+        let memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = memory.get(name);
+        Settings {
+            target_duration_min: self.config.target_duration_min,
+            keyframe_interval: self.config.keyframe_interval.or(known.and_then(|known| known.keyframe_interval)),
+            after_msn: known.map(|known| known.last_msn),
+        }
+    }
+
+    fn remember(&self, name: &StreamName, presentation: &Presentation) {
+        let Some(state) = presentation.timeline() else { return };
+        let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        if memory.len() >= MEMORY_MAX && !memory.contains_key(name) {
+            // Any will do: a forgotten name starts at the wall clock, which is beyond its numbers.
+            if let Some(other) = memory.keys().next().cloned() {
+                memory.remove(&other);
+            }
+        }
+        let keyframe_interval = state.keyframe_interval_us.and_then(|us| u64::try_from(us).ok()).filter(|&us| us > 0);
+        memory.insert(name.clone(), Remembered {
+            last_msn: state.next_msn.saturating_sub(1),
+            keyframe_interval: keyframe_interval.map(Duration::from_micros),
+        });
+    }
+}
+
+struct Task {
+    inner: Arc<Inner>,
+    live: Arc<Live>,
+    registry: Weak<Registry>,
+    presentation: Presentation,
+    /// When the resume window ends.
+    away_until: Option<Instant>,
+    segments: [u64; 2],
+}
+
+impl Task {
+    fn new(inner: Arc<Inner>, live: Arc<Live>, registry: Weak<Registry>) -> Self {
+        let presentation = Presentation::new(inner.settings(&live.name));
+        Self { inner, live, registry, presentation, away_until: None, segments: [0; 2] }
+    }
+
+    async fn run(mut self, mut cursor: Cursor<Item>) {
+        let mut draining = self.inner.draining.subscribe();
+        let mut batch = Vec::with_capacity(BATCH);
+        let reason = loop {
+            let deadline = [self.away_until, self.presentation.poll_timeout()].into_iter().flatten().min();
+            tokio::select! {
+                biased;
+                _ = draining.wait_for(|draining| *draining) => break "the server is shutting down",
+                next = poll_fn(|cx| cursor.poll_next(cx, &mut batch, BATCH)) => match next {
+                    Next::Items => self.handle(&mut batch),
+                    Next::Lagged(items) => tracing::warn!(stream = %self.live.name, items, "the packager fell behind and lost input"),
+                    Next::Closed => break "the publisher did not come back",
+                },
+                () = sleep_until(deadline) => {
+                    if self.away_until.is_some_and(|until| until <= Instant::now()) && self.retire() {
+                        break "the publisher did not come back";
+                    }
+                    self.presentation.handle_timeout(Instant::now());
+                    self.show();
+                }
+            }
+        };
+        self.end(reason);
+        self.inner.tasks.fetch_sub(1, Ordering::AcqRel);
+        self.inner.idle.notify_waiters();
+        // Viewers that are behind still read to the end.
+        tokio::time::sleep(LINGER).await;
+        self.inner.streams.remove_if(&self.live.name, |_, live| Arc::ptr_eq(live, &self.live));
+    }
+
+    fn handle(&mut self, batch: &mut Vec<Item>) {
+        let wall = SystemTime::now();
+        for item in batch.drain(..) {
+            match &item {
+                Item::Join { epoch, .. } => self.joined(*epoch),
+                Item::Leave => self.away_until = Some(Instant::now() + self.inner.config.resume_window),
+                _ => {}
+            }
+            if self.presentation.handle(&item, wall) == Verdict::Replace {
+                self.replace(wall);
+            }
+            if matches!(item, Item::Leave) {
+                self.show();
+                self.set_state(State::Away);
+            }
+        }
+        self.show();
+    }
+
+    fn joined(&mut self, epoch: u64) {
+        self.away_until = None;
+        if self.live.front.borrow().presentation == 0 {
+            self.live.front.send_modify(|front| front.presentation = epoch);
+            self.inner.metrics.presentation_started();
+        }
+        self.set_state(State::Live);
+    }
+
+    fn set_state(&self, state: State) {
+        self.live.front.send_if_modified(|front| {
+            let changed = front.state != state;
+            if changed {
+                (front.state, front.since) = (state, SystemTime::now());
+            }
+            changed
+        });
+    }
+
+    /// The publisher came back without the track that led: what follows is another presentation.
+    fn replace(&mut self, wall: SystemTime) {
+        let held = self.presentation.take_held();
+        let epoch = self.presentation.epoch();
+        self.presentation.end();
+        self.show();
+        self.inner.remember(&self.live.name, &self.presentation);
+        self.inner.metrics.presentation_ended();
+        self.inner.metrics.presentation_started();
+        self.presentation = Presentation::new(self.inner.settings(&self.live.name));
+        self.segments = [0; 2];
+        self.live.front.send_modify(|front| {
+            front.presentation = epoch;
+            (front.multivariant, front.offer, front.video, front.audio) = (None, None, None, None);
+        });
+        self.presentation.handle(&Item::Join { epoch, received: Instant::now() }, wall);
+        for item in held {
+            self.presentation.handle(&item, wall);
+        }
+    }
+
+    /// Asks whether the stream is over. False: a publisher came in this very moment.
+    fn retire(&mut self) -> bool {
+        self.away_until = None;
+        self.registry.upgrade().is_none_or(|registry| registry.retire(&self.live.name))
+    }
+
+    fn end(&mut self, reason: &str) {
+        self.presentation.end();
+        self.show();
+        self.set_state(State::Offline);
+        self.inner.remember(&self.live.name, &self.presentation);
+        self.inner.metrics.presentation_ended();
+        self.inner.metrics.streams.dec();
+        tracing::info!(stream = %self.live.name, reason, "presentation ended");
+    }
+
+    /// Shows what is new.
+    fn show(&mut self) {
+        let metrics = &self.inner.metrics;
+        metrics.count(self.presentation.losses());
+        for rendition in self.presentation.renditions() {
+            let (published, dirty) = rendition.take_news();
+            if !dirty {
+                continue;
+            }
+            let known = {
+                let front = self.live.front.borrow();
+                front.shown(rendition.kind).cloned()
+            };
+            match known {
+                Some(shown) => {
+                    shown.rendered.send_replace(Arc::clone(rendition.rendered()));
+                }
+                None => {
+                    let rendered = watch::channel(Arc::clone(rendition.rendered())).0;
+                    let shown = Some(Arc::new(Shown { rendered, shelf: rendition.shelf.clone() }));
+                    self.live.front.send_modify(|front| match rendition.kind {
+                        TrackKind::Video => front.video = shown,
+                        TrackKind::Audio => front.audio = shown,
+                    });
+                }
+            }
+            for received in &published {
+                metrics.part_publish.observe(received.elapsed().as_secs_f64());
+            }
+            metrics.parts(rendition.kind).inc_by(published.len() as u64);
+            let segments = &mut self.segments[rendition.kind as usize];
+            metrics.segments(rendition.kind).inc_by(rendition.segments() - *segments);
+            *segments = rendition.segments();
+        }
+        self.show_offer();
+    }
+
+    fn show_offer(&self) {
+        let multivariant = self.presentation.multivariant();
+        let target_duration = self.presentation.timeline().map_or(2, |state| state.target_duration);
+        self.live.front.send_if_modified(|front| {
+            let same = match (&front.multivariant, multivariant) {
+                (Some(known), Some(new)) => Arc::ptr_eq(known, new),
+                (None, None) => true,
+                _ => false,
+            };
+            if !same {
+                front.multivariant = multivariant.cloned();
+                front.offer = self.presentation.offer().cloned();
+                front.target_duration = target_duration;
+            }
+            !same
+        });
+    }
+}
+
+impl Front {
+    pub(super) fn shown(&self, kind: TrackKind) -> Option<&Arc<Shown>> {
+        match kind {
+            TrackKind::Video => self.video.as_ref(),
+            TrackKind::Audio => self.audio.as_ref(),
+        }
+    }
+}
+
+async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,344 @@
+//! One presentation: from a stream's Items to renditions that players can fetch.
+//!
+//! ```text
+//! Probing --grid known--> Running <--Join / Leave--> Away --end()--> Ended
+//! ```
+//!
+//! Sans-IO. The lead track (video where there is any) feeds the Timeline; the other track waits
+//! until no cut can come before its frames any more, and obeys. Nothing is published of a
+//! rendition beyond the newest lead Sample.
+
+mod running;
+
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use media_core::{
+    Announcement, Item, Sample, Timestamp, TrackKind,
+    timeline::{Cut, Grid, Hints, Place, Probe, State, Timeline},
+};
+
+use super::{
+    multivariant::{Bandwidth, Multivariant, Offer},
+    playlist::{Constants, Report},
+    rendition::{ClosedSegment, Rendition, playlist_uri},
+};
+
+/// How long a presentation waits for a track that was announced, before it starts without.
+pub const TRACK_WAIT: Duration = Duration::from_millis(500);
+/// A follower's segment may stay open so much longer than the lead's: then its frames are not
+/// coming, and the segment is closed without them.
+const FOLLOWER_WAIT_US: i64 = 1_000_000;
+/// Samples held before the grid is known: 2.5 s at 120 frames a second with audio, and a rest.
+const QUEUE_SAMPLES_MAX: usize = 1024;
+/// And their bytes: 2.5 s at 50 Mbit/s.
+const QUEUE_BYTES_MAX: usize = 16 << 20;
+/// Follower frames that wait for the lead: 20 s of AAC.
+const FOLLOWERS_MAX: usize = 1024;
+/// Cuts a follower has not reached.
+const CUTS_MAX: usize = 64;
+
+/// What is known before the first Sample.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// Smallest TARGETDURATION, in seconds; 0 leaves it to the source.
+    pub target_duration_min: u32,
+    /// Configured, or remembered of this stream.
+    pub keyframe_interval: Option<Duration>,
+    /// The last media sequence number a viewer of this name can have seen.
+    pub after_msn: Option<u64>,
+}
+
+/// What an Item asks of the shell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Fine,
+    /// The new publisher lacks the track that leads: end this presentation, and start another
+    /// with what `take_held` gives.
+    Replace,
+}
+
+/// Counted by the shell.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Losses {
+    /// Samples before the first keyframe, or under parameters that wait for a discontinuity.
+    pub undecodable: u64,
+    /// Follower frames too late for their segment, or more than may wait.
+    pub late: u64,
+    /// Samples beyond what may wait for the grid.
+    pub queue_full: u64,
+    /// Segments of a GOP longer than they may be: cut without a keyframe.
+    pub cuts_without_keyframe: u64,
+    /// Initialization segments that could not be written.
+    pub unwritable: u64,
+}
+
+pub struct Presentation {
+    settings: Settings,
+    epoch: u64,
+    announcement: Announcement,
+    probe: Probe,
+    /// Samples that wait for the grid.
+    queue: VecDeque<Arc<Sample>>,
+    queue_bytes: usize,
+    first_sample: Option<Instant>,
+    running: Option<Running>,
+    bandwidth: Bandwidth,
+    losses: Losses,
+    live: bool,
+    ended: bool,
+    offer: Option<Offer>,
+    multivariant: Option<Arc<Multivariant>>,
+}
+
+/// What exists once the grid is known.
+struct Running {
+    timeline: Timeline,
+    grid: Grid,
+    lead: TrackKind,
+    started: Instant,
+    /// When the newest Sample came.
+    newest: Instant,
+    renditions: Vec<Rendition>,
+    /// Follower Samples until no cut can come before them.
+    followers: VecDeque<Arc<Sample>>,
+    /// Cuts the follower has not reached.
+    cuts: VecDeque<Cut>,
+    /// Follower bytes since the lead's last segment was closed.
+    follower_bytes: usize,
+    /// When this publisher's first Sample came, until its first cut.
+    joined: Option<Instant>,
+    /// Lead segments closed since the presentation looked.
+    closed: Vec<ClosedSegment>,
+}
+
+impl Presentation {
+    pub fn new(settings: Settings) -> Self {
+        let probe = Probe::new(hints(&settings, None));
+        Self {
+            settings,
+            epoch: 0,
+            announcement: Announcement::default(),
+            probe,
+            queue: VecDeque::new(),
+            queue_bytes: 0,
+            first_sample: None,
+            running: None,
+            bandwidth: Bandwidth::default(),
+            losses: Losses::default(),
+            live: false,
+            ended: false,
+            offer: None,
+            multivariant: None,
+        }
+    }
+
+    /// `wall` is the time of day at which the Item is handled; for PROGRAM-DATE-TIME only.
+    pub fn handle(&mut self, item: &Item, wall: SystemTime) -> Verdict {
+        match item {
+            _ if self.ended => {}
+            Item::Join { epoch, .. } => self.join(*epoch),
+            Item::Announce(announcement) => self.announce(announcement),
+            Item::Sample(sample) => return self.sample(sample, wall),
+            Item::Leave => self.leave(),
+        }
+        Verdict::Fine
+    }
+
+    /// The multivariant playlist may be due, though nothing arrives.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.update_offer(now);
+    }
+
+    /// When to call `handle_timeout`.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let running = self.running.as_ref()?;
+        (self.multivariant.is_none() && running.lead_is_playable()).then(|| running.started + TRACK_WAIT)
+    }
+
+    /// ENDLIST: nothing follows, and nothing ever will.
+    pub fn end(&mut self) {
+        if std::mem::replace(&mut self.ended, true) {
+            return;
+        }
+        self.leave();
+        if let Some(running) = &mut self.running {
+            running.renditions.iter_mut().for_each(Rendition::end);
+            running.render_all();
+        }
+    }
+
+    pub fn is_live(&self) -> bool {
+        self.live
+    }
+
+    pub fn is_ended(&self) -> bool {
+        self.ended
+    }
+
+    /// Of the publisher whose Samples come, or came last.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    pub fn renditions(&mut self) -> &mut [Rendition] {
+        self.running.as_mut().map_or(&mut [], |running| &mut running.renditions)
+    }
+
+    /// There once a player can start.
+    pub fn multivariant(&self) -> Option<&Arc<Multivariant>> {
+        self.multivariant.as_ref()
+    }
+
+    pub fn offer(&self) -> Option<&Offer> {
+        self.offer.as_ref()
+    }
+
+    pub fn timeline(&self) -> Option<&State> {
+        self.running.as_ref().map(|running| running.timeline.state())
+    }
+
+    pub fn losses(&mut self) -> Losses {
+        std::mem::take(&mut self.losses)
+    }
+
+    /// Samples of the present publisher that were held: for the presentation that replaces this one.
+    pub fn take_held(&mut self) -> Vec<Item> {
+        let held = self.running.as_mut().map(|running| std::mem::take(&mut running.followers)).unwrap_or_default();
+        let mut items = vec![Item::Announce(self.announcement.clone())];
+        items.extend(held.into_iter().map(Item::Sample));
+        items
+    }
+
+    fn join(&mut self, epoch: u64) {
+        if self.live {
+            self.leave();
+        }
+        self.epoch = epoch;
+        self.live = true;
+        self.announcement = Announcement::default();
+        self.first_sample = None;
+        self.queue.clear();
+        self.queue_bytes = 0;
+        match &mut self.running {
+            Some(running) => {
+                running.timeline.join(epoch);
+                running.joined = None;
+            }
+            None => self.probe = Probe::new(hints(&self.settings, None)),
+        }
+    }
+
+    /// Metadata and sequence headers each tell a part: what one announced, another does not take back.
+    fn announce(&mut self, announcement: &Announcement) {
+        let known = &mut self.announcement;
+        known.video |= announcement.video;
+        known.audio |= announcement.audio;
+        known.frame_rate = announcement.frame_rate.or(known.frame_rate);
+        known.bitrate = announcement.bitrate.or(known.bitrate);
+        self.bandwidth.announce(announcement.bitrate);
+        if self.running.is_none() && self.first_sample.is_none() {
+            self.probe = Probe::new(hints(&self.settings, known.frame_rate));
+        }
+    }
+
+    fn sample(&mut self, sample: &Arc<Sample>, wall: SystemTime) -> Verdict {
+        let verdict = match &mut self.running {
+            Some(running) => running.sample(sample, self.epoch, wall, &mut self.losses),
+            None => {
+                self.probe(sample, wall);
+                Verdict::Fine
+            }
+        };
+        if let Some(running) = &mut self.running {
+            for closed in running.take_closed() {
+                self.bandwidth.observe(closed.bytes, closed.duration_us);
+            }
+        }
+        self.update_offer(sample.received);
+        verdict
+    }
+
+    fn probe(&mut self, sample: &Arc<Sample>, wall: SystemTime) {
+        if self.queue.len() >= QUEUE_SAMPLES_MAX || self.queue_bytes >= QUEUE_BYTES_MAX {
+            self.losses.queue_full += 1;
+            return;
+        }
+        let first = *self.first_sample.get_or_insert(sample.received);
+        self.queue_bytes += sample.payload.len();
+        self.queue.push_back(Arc::clone(sample));
+        let has_video = self.queue.iter().any(|s| s.track.kind() == TrackKind::Video && s.keyframe);
+        let lead = match sample.track.kind() {
+            TrackKind::Video => TrackKind::Video,
+            // Video may still come; until then there is nothing to decide.
+            TrackKind::Audio if has_video || sample.received - first < TRACK_WAIT => return,
+            TrackKind::Audio => TrackKind::Audio,
+        };
+        if let Some(grid) = self.probe.push(sample) {
+            self.start(lead, grid, sample.received, wall);
+        }
+    }
+
+    fn start(&mut self, lead: TrackKind, grid: Grid, now: Instant, wall: SystemTime) {
+        // The first Sample in the queue is older than now: PROGRAM-DATE-TIME is of its arrival.
+        let queue = std::mem::take(&mut self.queue);
+        self.queue_bytes = 0;
+        let mut timeline = Timeline::new(State::new(&grid, wall, self.settings.after_msn));
+        timeline.join(self.epoch);
+        let mut running = Running::new(timeline, grid, lead, now);
+        for sample in queue {
+            let wall = wall - now.saturating_duration_since(sample.received);
+            running.sample(&sample, self.epoch, wall, &mut self.losses);
+        }
+        self.running = Some(running);
+    }
+
+    fn leave(&mut self) {
+        self.live = false;
+        self.queue.clear();
+        self.queue_bytes = 0;
+        let Some(running) = &mut self.running else { return };
+        running.leave(self.epoch, &mut self.losses);
+        for closed in running.take_closed() {
+            self.bandwidth.observe(closed.bytes, closed.duration_us);
+        }
+    }
+
+    /// Renders the multivariant playlist when it is due, and anew when it says something else.
+    fn update_offer(&mut self, now: Instant) {
+        let Some(running) = &self.running else { return };
+        let first = self.multivariant.is_none();
+        if !running.lead_is_playable() || (first && self.waits_for_a_track(running, now)) {
+            return;
+        }
+        let playable = |kind| running.rendition(kind).filter(|r| r.is_playable());
+        let video = playable(TrackKind::Video).map(|r| (playlist_uri(r.kind), &**r.track(), running.frame_rate(r)));
+        let audio = playable(TrackKind::Audio).map(|r| (playlist_uri(r.kind), &**r.track()));
+        let offer = Offer::new(video, audio, &self.bandwidth, running.grid.independent_segments);
+        // An average that moves is no reason to tell players anything.
+        let same = self.offer.as_ref().is_some_and(|known| {
+            known.bandwidth.0 == offer.bandwidth.0 && Offer { bandwidth: known.bandwidth, ..offer.clone() } == *known
+        });
+        if !same {
+            self.multivariant = Some(Arc::new(offer.render()));
+            self.offer = Some(offer);
+        }
+    }
+
+    fn waits_for_a_track(&self, running: &Running, now: Instant) -> bool {
+        let missing = |kind: TrackKind, announced: bool| announced && !running.rendition(kind).is_some_and(Rendition::is_playable);
+        let missing =
+            missing(TrackKind::Video, self.announcement.video) || missing(TrackKind::Audio, self.announcement.audio);
+        missing && now < running.started + TRACK_WAIT
+    }
+}
+
+fn hints(settings: &Settings, frame_rate: Option<f64>) -> Hints {
+    Hints { keyframe_interval: settings.keyframe_interval, frame_rate, target_duration_min: settings.target_duration_min }
+}
+
+#[cfg(test)]
+mod tests;

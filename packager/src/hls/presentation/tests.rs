@@ -1,0 +1,1 @@
+//! Rules of this module, in virtual time.

@@ -1,0 +1,213 @@
+//! One rendition of a presentation: its Segmenter, its Playlist and its Shelf, kept in step.
+
+use std::{
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use media_core::{Sample, Timestamp, Track, TrackKind, container::fmp4, timeline::Cut};
+
+use super::{
+    playlist::{Constants, Playlist, Rendered, Report, init_uri},
+    segmenter::{Part, Segmenter},
+    shelf::Shelf,
+};
+
+/// Shared with those who serve it: the Shelf is read while Parts are made.
+#[derive(Clone, Debug, Default)]
+pub struct SharedShelf(Arc<RwLock<Shelf>>);
+
+impl SharedShelf {
+    pub fn read(&self) -> RwLockReadGuard<'_, Shelf> {
+        // No code of ours panics while it holds the lock; the data is whole either way.
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Shelf> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[derive(Debug)]
+pub struct Rendition {
+    pub kind: TrackKind,
+    pub shelf: SharedShelf,
+    segmenter: Segmenter,
+    playlist: Playlist,
+    part_target: Timestamp,
+    /// The initialization segment in force: its address and bytes.
+    map: Option<(Arc<str>, Bytes)>,
+    inits: u64,
+    /// The cut of the open segment.
+    open: Option<Cut>,
+    /// Media bytes of the open segment.
+    bytes: usize,
+    /// The last segment was a gap: what follows it goes on at its own time.
+    gap: bool,
+    rendered: Arc<Rendered>,
+    /// Parts published and not yet reported to the shell: when the last byte of each had arrived.
+    published: Vec<Instant>,
+    /// Rendered anew since the shell looked.
+    dirty: bool,
+    segments: u64,
+}
+
+/// A segment was closed.
+#[derive(Clone, Copy, Debug)]
+pub struct ClosedSegment {
+    pub bytes: usize,
+    pub duration_us: i64,
+}
+
+pub fn folder(kind: TrackKind) -> &'static str {
+    kind.as_str()
+}
+
+pub fn playlist_uri(kind: TrackKind) -> &'static str {
+    match kind {
+        TrackKind::Video => "video.m3u8",
+        TrackKind::Audio => "audio.m3u8",
+    }
+}
+
+impl Rendition {
+    pub fn new(track: &Arc<Track>, constants: Constants, next_msn: u64, discontinuities: u64, epoch: u64) -> Self {
+        let kind = track.kind();
+        let part_target = Timestamp::from_millis(constants.part_target_ms.into());
+        let mut playlist = Playlist::new(folder(kind), constants, next_msn, discontinuities, epoch);
+        let rendered = Arc::new(playlist.render(&[]));
+        Self {
+            kind,
+            shelf: SharedShelf::default(),
+            segmenter: Segmenter::new(Arc::clone(track), part_target),
+            playlist,
+            part_target,
+            map: None,
+            inits: 0,
+            open: None,
+            bytes: 0,
+            gap: false,
+            rendered,
+            published: Vec::new(),
+            dirty: false,
+            segments: 0,
+        }
+    }
+
+    pub fn track(&self) -> &Arc<Track> {
+        self.segmenter.track()
+    }
+
+    pub fn rendered(&self) -> &Arc<Rendered> {
+        &self.rendered
+    }
+
+    pub fn is_open(&self) -> bool {
+        self.open.is_some()
+    }
+
+    pub fn is_playable(&self) -> bool {
+        self.playlist.is_playable()
+    }
+
+    pub fn at_border(&self) -> bool {
+        self.segmenter.at_border()
+    }
+
+    pub fn end_of_media(&self) -> Timestamp {
+        self.segmenter.end()
+    }
+
+    pub fn segments(&self) -> u64 {
+        self.segments
+    }
+
+    /// The Parts published since the last call, and whether the playlist changed.
+    pub fn take_news(&mut self) -> (Vec<Instant>, bool) {
+        (std::mem::take(&mut self.published), std::mem::take(&mut self.dirty))
+    }
+
+    pub fn report(&self) -> Option<Report> {
+        Some(Report { uri: playlist_uri(self.kind), newest: self.playlist.edge().newest()? })
+    }
+
+    /// Opens the segment of `cut`; `first` is its first Sample's decode time in the presentation.
+    /// The segment before must be closed.
+    pub fn open(&mut self, cut: Cut, track: &Arc<Track>, first: Timestamp, epoch: u64) -> Result<(), fmp4::InitError> {
+        let fresh = cut.discontinuity || self.gap || self.map.is_none();
+        if fresh {
+            self.segmenter.restart(track, first, self.part_target);
+            self.gap = false;
+        }
+        if self.map.is_none() || fresh {
+            self.set_map(track, epoch)?;
+        }
+        let (map, _) = self.map.as_ref().expect("set above");
+        self.playlist.open(&cut, Arc::clone(map));
+        self.open = Some(cut);
+        self.bytes = 0;
+        Ok(())
+    }
+
+    /// Parameters that did not change keep their address.
+    fn set_map(&mut self, track: &Track, epoch: u64) -> Result<(), fmp4::InitError> {
+        let bytes = fmp4::init_segment(track)?;
+        if self.map.as_ref().is_some_and(|(_, known)| *known == bytes) {
+            return Ok(());
+        }
+        self.inits += 1;
+        let uri = init_uri(folder(self.kind), epoch, self.inits);
+        self.shelf.write().put_init(epoch, self.inits, bytes.clone());
+        self.map = Some((uri.into(), bytes));
+        Ok(())
+    }
+
+    /// The time of the next Sample is known. True when that completed a Part.
+    pub fn settle(&mut self, sample: &Sample, offset: Timestamp, epoch: u64) -> bool {
+        let part = self.segmenter.settle(sample, offset);
+        self.publish(part, epoch)
+    }
+
+    /// True when the Sample completed a Part.
+    pub fn push(&mut self, sample: &Sample, offset: Timestamp, epoch: u64) -> bool {
+        let part = self.segmenter.push(sample, offset);
+        self.publish(part, epoch)
+    }
+
+    fn publish(&mut self, part: Option<Part>, epoch: u64) -> bool {
+        let Some(part) = part else { return false };
+        let (number, part_epoch) = self.playlist.push_part(part.duration_us, part.independent, epoch);
+        self.shelf.write().put_part(part_epoch, number, part.bytes);
+        self.bytes += part.media_bytes;
+        self.published.push(part.received);
+        true
+    }
+
+    /// Closes the open segment, with what its open Part holds. `next` is where the next one
+    /// starts: how long an empty one was.
+    pub fn close(&mut self, next: Timestamp, epoch: u64, now: Instant) -> Option<ClosedSegment> {
+        let cut = self.open.take()?;
+        let part = self.segmenter.close_part();
+        self.publish(part, epoch);
+        let closed = self.playlist.close(epoch, (next - cut.at).as_micros())?;
+        self.gap = closed.parts == 0;
+        self.segments += 1;
+        let duration = Duration::from_micros(u64::try_from(closed.duration_us).unwrap_or(0));
+        let window = Duration::from_micros(u64::try_from(self.playlist.window_us()).unwrap_or(0));
+        let mut shelf = self.shelf.write();
+        shelf.close_segment(epoch, closed.msn, duration);
+        shelf.depart(self.playlist.first_msn(), window, now);
+        drop(shelf);
+        Some(ClosedSegment { bytes: std::mem::take(&mut self.bytes), duration_us: closed.duration_us })
+    }
+
+    pub fn end(&mut self) {
+        self.playlist.end();
+    }
+
+    pub fn render(&mut self, reports: &[Report]) {
+        self.rendered = Arc::new(self.playlist.render(reports));
+        self.dirty = true;
+    }
+}

@@ -1,0 +1,512 @@
+//! Playlists, Parts and segments over HTTP: what is asked for is looked up, waited for where the
+//! draft says so, and answered with shared bytes.
+//!
+//! ```text
+//! /live.json                                   what is live
+//! /live/<stream>/index.m3u8                    multivariant playlist
+//! /live/<stream>/status.json                   live, away or offline
+//! /live/<stream>/<rendition>.m3u8              media playlist (_HLS_msn, _HLS_part, _HLS_skip)
+//! /live/<stream>/<rendition>/<epoch>/<file>    part-N.m4s, segment-N.m4s, init-N.mp4
+//! ```
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use axum::{
+    Json, Router,
+    body::Body,
+    extract::{Path, RawQuery, Request, State},
+    http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header},
+    middleware::{self, Next},
+    response::IntoResponse,
+    routing::get,
+};
+use bytes::Bytes;
+use chrono::{DateTime, SecondsFormat, Utc};
+use media_core::{StreamName, TrackKind};
+use prometheus::IntGauge;
+use serde_json::json;
+use tokio::time::{Instant, timeout_at};
+
+use super::{
+    body::Buffers,
+    metrics::Asked,
+    pipeline::{Front, Inner, Live, Shown, State as LiveState},
+    playlist::{Lookup, Position, Rendered},
+};
+
+/// Share of a target duration that a request may be held for while nothing is published: hls.js
+/// aborts after 0.8, and takes an error worse than an unchanged playlist.
+const HOLD_SHARE: f64 = 0.75;
+/// How long the multivariant playlist of a stream that has just begun is waited for: longer than
+/// any stream takes to become playable.
+const START_WAIT: Duration = Duration::from_secs(4);
+/// Media never changes under its address.
+const IMMUTABLE: &str = "public, max-age=31536000, immutable";
+/// A playlist that was waited for holds what its address names; a cache may give it to all.
+const AWAITED: &str = "public, max-age=2";
+const REVALIDATE: &str = "no-cache";
+const NO_STORE: &str = "no-store";
+const PLAYLIST_TYPE: &str = "application/vnd.apple.mpegurl";
+/// How long a browser may remember what other origins may do.
+const PREFLIGHT_SECONDS: &str = "86400";
+
+type Shared = State<Arc<Inner>>;
+
+pub fn router(inner: Arc<Inner>) -> Router {
+    Router::new()
+        .route("/live.json", get(list))
+        .route("/live/{stream}/status.json", get(status))
+        .route("/live/{stream}/{playlist}", get(playlist))
+        .route("/live/{stream}/{rendition}/{epoch}/{file}", get(media))
+        .layer(middleware::from_fn(cross_origin))
+        .with_state(inner)
+}
+
+/// Any page may play any stream: everything here is public and carries no credentials.
+async fn cross_origin(request: Request, next: Next) -> Response<Body> {
+    let mut response = if request.method() == Method::OPTIONS {
+        let mut response = StatusCode::NO_CONTENT.into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, HEAD, OPTIONS"));
+        headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static("range, if-none-match, cache-control"));
+        headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static(PREFLIGHT_SECONDS));
+        response
+    } else {
+        next.run(request).await
+    };
+    let headers = response.headers_mut();
+    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+    headers.insert(
+        header::ACCESS_CONTROL_EXPOSE_HEADERS,
+        HeaderValue::from_static("content-length, content-range, date, etag, retry-after"),
+    );
+    response
+}
+
+async fn list(State(inner): Shared) -> Response<Body> {
+    let mut streams: Vec<_> = inner
+        .streams
+        .iter()
+        .filter_map(|live| {
+            let front = live.front.borrow().clone();
+            (front.state != LiveState::Offline && front.multivariant.is_some()).then(|| describe(&live.name, &front))
+        })
+        .collect();
+    streams.sort_by(|a, b| a["stream"].as_str().cmp(&b["stream"].as_str()));
+    finish(&inner, Asked::Status, document(json!({ "streams": streams, "now": millis(SystemTime::now()) })))
+}
+
+async fn status(State(inner): Shared, Path(stream): Path<String>) -> Response<Body> {
+    let Ok(name) = StreamName::parse(&stream) else { return finish(&inner, Asked::Status, bad_name(&stream)) };
+    let mut body = match find(&inner, &name) {
+        Some(live) => describe(&live.name, &live.front.borrow()),
+        None => json!({ "stream": name.as_str(), "state": "offline" }),
+    };
+    body["now"] = millis(SystemTime::now()).into();
+    finish(&inner, Asked::Status, document(body))
+}
+
+fn describe(name: &StreamName, front: &Front) -> serde_json::Value {
+    let state = match front.state {
+        LiveState::Live => "live",
+        LiveState::Away => "away",
+        LiveState::Offline => "offline",
+    };
+    let since: DateTime<Utc> = front.since.into();
+    let offer = front.offer.as_ref();
+    let video = offer.and_then(|offer| offer.video.as_ref());
+    let (has_video, has_audio) = (video.is_some(), offer.is_some_and(|offer| offer.audio.is_some()));
+    json!({
+        "stream": name.as_str(),
+        "state": state,
+        "since": since.to_rfc3339_opts(SecondsFormat::Millis, true),
+        "presentation": front.presentation.to_string(),
+        "playable": front.multivariant.is_some(),
+        "video": has_video,
+        "audio": has_audio,
+        "tracks": format!("{}{}", if has_video { "v" } else { "" }, if has_audio { "a" } else { "" }),
+        "width": video.map(|video| video.width),
+        "height": video.map(|video| video.height),
+    })
+}
+
+async fn playlist(
+    State(inner): Shared,
+    Path((stream, file)): Path<(String, String)>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Response<Body> {
+    let asked = if file == "index.m3u8" { Asked::Multivariant } else { Asked::Playlist };
+    let response = match (live(&inner, &stream), file.as_str()) {
+        (Err(problem), _) => problem,
+        (Ok(live), "index.m3u8") => multivariant(&inner, &live, &headers).await,
+        (Ok(live), "video.m3u8") => media_playlist(&inner, &live, TrackKind::Video, query.as_deref(), &headers).await,
+        (Ok(live), "audio.m3u8") => media_playlist(&inner, &live, TrackKind::Audio, query.as_deref(), &headers).await,
+        (Ok(_), _) => problem(StatusCode::NOT_FOUND, "there is no such playlist: begin with index.m3u8"),
+    };
+    finish(&inner, asked, response)
+}
+
+async fn multivariant(inner: &Inner, live: &Live, headers: &HeaderMap) -> Response<Body> {
+    let mut front = live.front.subscribe();
+    let _held = Held::new(&inner.metrics.held_requests);
+    let ready = timeout_at(Instant::now() + START_WAIT, front.wait_for(|front| front.multivariant.is_some() || front.state != LiveState::Live));
+    let found = ready.await.ok().and_then(Result::ok).and_then(|front| front.multivariant.clone());
+    let Some(multivariant) = found else { return not_live(&live.name) };
+    let gzip = accepts_gzip(headers);
+    let body = if gzip { multivariant.gzip() } else { multivariant.plain() };
+    text(body, gzip, REVALIDATE, None, headers)
+}
+
+/// The delivery directives (rfc8216bis 6.2.5).
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Directives {
+    position: Option<Position>,
+    skip: bool,
+}
+
+impl Directives {
+    fn parse(query: &str) -> Result<Self, &'static str> {
+        let (mut msn, mut part, mut skip) = (None, None, false);
+        for pair in query.split('&') {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            match name {
+                "_HLS_msn" => msn = Some(value.parse().map_err(|_| "_HLS_msn is no media sequence number")?),
+                "_HLS_part" => part = Some(value.parse().map_err(|_| "_HLS_part is no part index")?),
+                "_HLS_skip" => skip = matches!(value, "YES" | "v2"),
+                _ => {}
+            }
+        }
+        match (msn, part) {
+            (None, Some(_)) => Err("_HLS_part needs _HLS_msn"),
+            (msn, part) => Ok(Self { position: msn.map(|msn| Position { msn, part }), skip }),
+        }
+    }
+}
+
+async fn media_playlist(inner: &Inner, live: &Live, kind: TrackKind, query: Option<&str>, headers: &HeaderMap) -> Response<Body> {
+    let directives = match Directives::parse(query.unwrap_or_default()) {
+        Ok(directives) => directives,
+        Err(detail) => return problem(StatusCode::BAD_REQUEST, detail),
+    };
+    let (shown, target_duration) = {
+        let front = live.front.borrow();
+        (front.shown(kind).cloned(), front.target_duration)
+    };
+    let Some(shown) = shown else { return not_live(&live.name) };
+    let (rendered, awaited) = match directives.position {
+        None => (shown.rendered.borrow().clone(), false),
+        Some(position) => match hold(inner, &shown, position, target_duration).await {
+            Some(found) => found,
+            None => return problem(StatusCode::BAD_REQUEST, "that part is too far in the future to wait for"),
+        },
+    };
+    let gzip = accepts_gzip(headers);
+    let body = match (directives.skip, gzip) {
+        (false, false) => rendered.plain(),
+        (false, true) => rendered.gzip(),
+        (true, false) => rendered.delta(),
+        (true, true) => rendered.delta_gzip(),
+    };
+    let etag = if directives.skip { None } else { Some(rendered.etag.as_str()) };
+    text(body, gzip, if awaited { AWAITED } else { REVALIDATE }, etag, headers)
+}
+
+/// Waits until the playlist holds `position`, but not for a silent publisher. `None`: too far
+/// ahead. The flag tells whether the answer holds what was asked for.
+async fn hold(inner: &Inner, shown: &Shown, position: Position, target_duration: u32) -> Option<(Arc<Rendered>, bool)> {
+    let mut rendered = shown.rendered.subscribe();
+    let now = rendered.borrow_and_update().clone();
+    match now.edge.lookup(position) {
+        Lookup::TooFar => return None,
+        Lookup::Ready => return Some((now, !shown.rendered.borrow().edge.ended)),
+        Lookup::Pending => {}
+    }
+    let _held = Held::new(&inner.metrics.held_requests);
+    let until = Instant::now() + hold_max(target_duration);
+    let ready = timeout_at(until, rendered.wait_for(|r| r.edge.lookup(position) == Lookup::Ready)).await;
+    match ready {
+        Ok(Ok(found)) => Some((Arc::clone(&found), true)),
+        _ => Some((shown.rendered.borrow().clone(), false)),
+    }
+}
+
+fn hold_max(target_duration: u32) -> Duration {
+    Duration::from_secs_f64(f64::from(target_duration) * HOLD_SHARE)
+}
+
+async fn media(
+    State(inner): Shared,
+    Path((stream, rendition, epoch, file)): Path<(String, String, String, String)>,
+    method: Method,
+    headers: HeaderMap,
+) -> Response<Body> {
+    let Some((asked, number)) = parse_file(&file) else {
+        return finish(&inner, Asked::Part, problem(StatusCode::NOT_FOUND, "there is no such file"));
+    };
+    let kind = match rendition.as_str() {
+        "video" => TrackKind::Video,
+        "audio" => TrackKind::Audio,
+        _ => return finish(&inner, asked, problem(StatusCode::NOT_FOUND, "there is no such rendition")),
+    };
+    let response = match (live(&inner, &stream), epoch.parse()) {
+        (Err(problem), _) => problem,
+        (Ok(_), Err(_)) => problem(StatusCode::NOT_FOUND, "there is no such file"),
+        (Ok(live), Ok(epoch)) => match fetch(&inner, &live, kind, asked, epoch, number).await {
+            Some(buffers) => send(buffers, kind, &format!("\"{epoch:x}-{file}\""), &method, &headers),
+            None => problem(StatusCode::NOT_FOUND, "it is not published, or no longer kept"),
+        },
+    };
+    finish(&inner, asked, response)
+}
+
+fn parse_file(file: &str) -> Option<(Asked, u64)> {
+    let (kind, rest) = file.split_once('-')?;
+    let (number, extension) = rest.split_once('.')?;
+    let asked = match (kind, extension) {
+        ("part", "m4s") => Asked::Part,
+        ("segment", "m4s") => Asked::Segment,
+        ("init", "mp4") => Asked::Init,
+        _ => return None,
+    };
+    Some((asked, number.parse().ok()?))
+}
+
+async fn fetch(inner: &Inner, live: &Live, kind: TrackKind, asked: Asked, epoch: u64, number: u64) -> Option<Buffers> {
+    let (shown, target_duration) = {
+        let front = live.front.borrow();
+        (front.shown(kind).cloned()?, front.target_duration)
+    };
+    match asked {
+        Asked::Init => shown.shelf.read().init(epoch, number).map(|bytes| Buffers::new(vec![bytes])),
+        Asked::Segment => shown.shelf.read().segment(epoch, number).map(Buffers::new),
+        _ => {
+            let part = match find_part(&shown, epoch, number) {
+                Some(part) => Some(part),
+                None => await_hinted(inner, &shown, epoch, number, target_duration).await,
+            };
+            part.map(|bytes| Buffers::new(vec![bytes]))
+        }
+    }
+}
+
+fn find_part(shown: &Shown, epoch: u64, number: u64) -> Option<Bytes> {
+    shown.shelf.read().part(epoch, number)
+}
+
+/// The Part that the preload hint names is answered when it is complete.
+async fn await_hinted(inner: &Inner, shown: &Shown, epoch: u64, number: u64, target_duration: u32) -> Option<Bytes> {
+    let mut rendered = shown.rendered.subscribe();
+    {
+        let now = rendered.borrow_and_update();
+        if now.hint != (epoch, number) || now.edge.ended {
+            drop(now);
+            // It may have been published since the first look.
+            return find_part(shown, epoch, number);
+        }
+    }
+    let _held = Held::new(&inner.metrics.held_requests);
+    let until = Instant::now() + hold_max(target_duration);
+    timeout_at(until, rendered.wait_for(|r| r.hint != (epoch, number) || r.edge.ended)).await.ok()?.ok()?;
+    find_part(shown, epoch, number)
+}
+
+/// Media, whole or in one range, or word that the viewer has it.
+fn send(buffers: Buffers, kind: TrackKind, etag: &str, method: &Method, headers: &HeaderMap) -> Response<Body> {
+    let total = buffers.len();
+    let builder = Response::builder()
+        .header(header::CACHE_CONTROL, IMMUTABLE)
+        .header(header::ETAG, etag)
+        .header(header::ACCEPT_RANGES, "bytes")
+        .header(header::CONTENT_TYPE, if kind == TrackKind::Video { "video/mp4" } else { "audio/mp4" });
+    if has_etag(headers, etag) {
+        return respond(builder.status(StatusCode::NOT_MODIFIED).body(Body::empty()));
+    }
+    let range = headers.get(header::RANGE).and_then(|value| value.to_str().ok()).filter(|_| method == Method::GET);
+    match range.map(|range| parse_range(range, total)) {
+        Some(Range::Unsatisfiable) => respond(
+            builder
+                .status(StatusCode::RANGE_NOT_SATISFIABLE)
+                .header(header::CONTENT_RANGE, format!("bytes */{total}"))
+                .body(Body::empty()),
+        ),
+        Some(Range::Bytes(start, end)) => respond(
+            builder
+                .status(StatusCode::PARTIAL_CONTENT)
+                .header(header::CONTENT_RANGE, format!("bytes {start}-{}/{total}", end - 1))
+                .header(header::CONTENT_LENGTH, end - start)
+                .body(buffers.slice(start, end).into_body()),
+        ),
+        Some(Range::Whole) | None => respond(builder.header(header::CONTENT_LENGTH, total).body(buffers.into_body())),
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Range {
+    /// From here to before there.
+    Bytes(u64, u64),
+    /// Several ranges, or another unit: the whole is a right answer (RFC 9110 14.2).
+    Whole,
+    Unsatisfiable,
+}
+
+fn parse_range(value: &str, total: u64) -> Range {
+    let Some(range) = value.strip_prefix("bytes=").filter(|range| !range.contains(',')) else { return Range::Whole };
+    let Some((start, end)) = range.split_once('-') else { return Range::Whole };
+    let (start, end) = match (start.trim().parse::<u64>(), end.trim().parse::<u64>()) {
+        (Ok(start), Ok(end)) if start > end => return Range::Whole,
+        (Ok(start), Ok(end)) => (start, end.saturating_add(1).min(total)),
+        (Ok(start), Err(_)) if end.trim().is_empty() => (start, total),
+        (Err(_), Ok(last)) if start.trim().is_empty() => (total.saturating_sub(last), total),
+        _ => return Range::Whole,
+    };
+    if start >= end { Range::Unsatisfiable } else { Range::Bytes(start, end) }
+}
+
+fn text(body: Bytes, gzip: bool, cache_control: &'static str, etag: Option<&str>, headers: &HeaderMap) -> Response<Body> {
+    let mut builder = Response::builder()
+        .header(header::CONTENT_TYPE, PLAYLIST_TYPE)
+        .header(header::CACHE_CONTROL, cache_control)
+        .header(header::VARY, "accept-encoding");
+    // One tag a representation: the compressed bytes are not the plain ones.
+    let etag = etag.map(|etag| if gzip { format!("{}z\"", &etag[..etag.len() - 1]) } else { etag.to_owned() });
+    if let Some(etag) = &etag {
+        builder = builder.header(header::ETAG, etag);
+        if has_etag(headers, etag) {
+            return respond(builder.status(StatusCode::NOT_MODIFIED).body(Body::empty()));
+        }
+    }
+    if gzip {
+        builder = builder.header(header::CONTENT_ENCODING, "gzip");
+    }
+    respond(builder.header(header::CONTENT_LENGTH, body.len()).body(Body::from(body)))
+}
+
+fn has_etag(headers: &HeaderMap, etag: &str) -> bool {
+    let known = headers.get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    known.split(',').map(|tag| tag.trim().trim_start_matches("W/")).any(|tag| tag == etag || tag == "*")
+}
+
+fn accepts_gzip(headers: &HeaderMap) -> bool {
+    let accepted = headers.get(header::ACCEPT_ENCODING).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    accepted.split(',').any(|coding| {
+        let (name, parameters) = coding.split_once(';').unwrap_or((coding, ""));
+        let refused = parameters.trim().strip_prefix("q=").is_some_and(|q| q.trim().parse::<f32>() == Ok(0.0));
+        matches!(name.trim(), "gzip" | "*") && !refused
+    })
+}
+
+fn document(body: serde_json::Value) -> Response<Body> {
+    ([(header::CACHE_CONTROL, NO_STORE)], Json(body)).into_response()
+}
+
+fn find(inner: &Inner, name: &StreamName) -> Option<Arc<Live>> {
+    inner.streams.get(name).map(|live| Arc::clone(live.value()))
+}
+
+fn live(inner: &Inner, stream: &str) -> Result<Arc<Live>, Response<Body>> {
+    let name = StreamName::parse(stream).map_err(|_| bad_name(stream))?;
+    find(inner, &name).ok_or_else(|| not_live(&name))
+}
+
+fn bad_name(stream: &str) -> Response<Body> {
+    let shown: String = stream.chars().take(80).collect();
+    problem(StatusCode::NOT_FOUND, &format!("{shown:?} is no stream name: 1 to 64 letters, digits, '-' or '_'"))
+}
+
+fn not_live(name: &StreamName) -> Response<Body> {
+    let mut response = problem(StatusCode::NOT_FOUND, &format!("{name} is not live"));
+    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("2"));
+    response
+}
+
+/// RFC 9457.
+fn problem(status: StatusCode, detail: &str) -> Response<Body> {
+    let body = json!({ "title": status.canonical_reason(), "status": status.as_u16(), "detail": detail });
+    respond(
+        Response::builder()
+            .status(status)
+            .header(header::CONTENT_TYPE, "application/problem+json")
+            .header(header::CACHE_CONTROL, NO_STORE)
+            .body(Body::from(body.to_string())),
+    )
+}
+
+fn respond(built: Result<Response<Body>, axum::http::Error>) -> Response<Body> {
+    built.expect("headers made of our own text are valid")
+}
+
+fn finish(inner: &Inner, asked: Asked, response: Response<Body>) -> Response<Body> {
+    inner.metrics.answered(asked, response.status().as_u16());
+    response
+}
+
+fn millis(wall: SystemTime) -> u64 {
+    wall.duration_since(UNIX_EPOCH).map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// Counts a request while it waits, however it ends.
+struct Held<'a>(&'a IntGauge);
+
+impl<'a> Held<'a> {
+    fn new(gauge: &'a IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn directives_are_read_or_refused() {
+        let at = |msn, part| Some(Position { msn, part });
+        let check = |query, position, skip| assert_eq!(Directives::parse(query), Ok(Directives { position, skip }), "{query}");
+        check("", None, false);
+        check("_HLS_msn=7", at(7, None), false);
+        check("a=b&_HLS_msn=7&_HLS_part=0&_HLS_skip=YES", at(7, Some(0)), true);
+        check("_HLS_skip=v2", None, true);
+        for bad in ["_HLS_msn=x", "_HLS_msn=-1", "_HLS_msn=", "_HLS_part=0", "_HLS_msn=1&_HLS_part=x", "_HLS_msn=99999999999999999999"] {
+            assert!(Directives::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn ranges_follow_rfc_9110() {
+        let check = |value, expected| assert_eq!(parse_range(value, 100), expected, "{value}");
+        check("bytes=0-9", Range::Bytes(0, 10));
+        check("bytes=90-", Range::Bytes(90, 100));
+        check("bytes=-10", Range::Bytes(90, 100));
+        check("bytes=0-999", Range::Bytes(0, 100));
+        check("bytes=-999", Range::Bytes(0, 100));
+        check("bytes=100-", Range::Unsatisfiable);
+        check("bytes=-0", Range::Unsatisfiable);
+        check("bytes=0-1,5-6", Range::Whole);
+        check("lines=0-1", Range::Whole);
+        check("bytes=9-1", Range::Whole);
+        check("bytes=x-y", Range::Whole);
+    }
+
+    #[test]
+    fn gzip_is_sent_to_those_who_take_it() {
+        let check = |value: &'static str, expected| {
+            let headers = HeaderMap::from_iter([(header::ACCEPT_ENCODING, HeaderValue::from_static(value))]);
+            assert_eq!(accepts_gzip(&headers), expected, "{value}");
+        };
+        check("gzip, deflate, br", true);
+        check("br;q=1.0, gzip;q=0.8", true);
+        check("gzip;q=0", false);
+        check("identity", false);
+        check("*", true);
+    }
+}
