@@ -8,7 +8,7 @@ use scuffle_aac::PartialAudioSpecificConfig;
 /// Longest AudioSpecificConfig taken; real ones have 2 to 20 bytes.
 const CONFIG_BYTES_MAX: usize = 256;
 
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum Error {
     #[error("AAC: the AudioSpecificConfig is {0} bytes long, at most {CONFIG_BYTES_MAX} are taken")]
     TooLong(usize),

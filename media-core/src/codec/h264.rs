@@ -21,7 +21,7 @@ const SEI_NALS_MAX: usize = 8;
 const NAL_IDR: u8 = 5;
 const NAL_SEI: u8 = 6;
 
-#[derive(Debug, thiserror::Error, PartialEq)]
+#[derive(Clone, Debug, thiserror::Error, PartialEq)]
 pub enum Error {
     #[error("H.264: the decoder configuration is {0} bytes long, at most {RECORD_BYTES_MAX} are taken")]
     TooLong(usize),

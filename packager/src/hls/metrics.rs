@@ -57,7 +57,8 @@ impl Metrics {
             registry.register(Box::new(gauge.clone()))?;
             Ok(gauge)
         };
-        let kinds = |vec: &IntCounterVec| [TrackKind::Video, TrackKind::Audio].map(|kind| vec.with_label_values(&[kind.as_str()]));
+        let kinds =
+            |vec: &IntCounterVec| [TrackKind::Video, TrackKind::Audio].map(|kind| vec.with_label_values(&[kind.as_str()]));
         let parts = counters("codecast_hls_parts_total", "Partial segments published, by kind of track.", "kind")?;
         let segments = counters("codecast_hls_segments_total", "Segments closed, by kind of track.", "kind")?;
         let losses = counters("codecast_hls_losses_total", "What could not be packaged as it came, by reason.", "reason")?;

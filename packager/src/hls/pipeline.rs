@@ -12,11 +12,7 @@ use std::{
 };
 
 use dashmap::DashMap;
-use media_core::{
-    Cursor, Item, Registry, StreamName, TrackKind,
-    fanout::Next,
-    registry::Stream,
-};
+use media_core::{Cursor, Item, Registry, StreamName, TrackKind, fanout::Next, registry::Stream};
 use tokio::sync::watch;
 
 use super::{
@@ -189,10 +185,13 @@ impl Inner {
             }
         }
         let keyframe_interval = state.keyframe_interval_us.and_then(|us| u64::try_from(us).ok()).filter(|&us| us > 0);
-        memory.insert(name.clone(), Remembered {
-            last_msn: state.next_msn.saturating_sub(1),
-            keyframe_interval: keyframe_interval.map(Duration::from_micros),
-        });
+        memory.insert(
+            name.clone(),
+            Remembered {
+                last_msn: state.next_msn.saturating_sub(1),
+                keyframe_interval: keyframe_interval.map(Duration::from_micros),
+            },
+        );
     }
 }
 

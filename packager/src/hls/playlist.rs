@@ -70,7 +70,8 @@ impl Edge {
             return if asked.msn < self.open_msn { Lookup::Ready } else { Lookup::Pending };
         };
         // A Part past its segment's end is the first of the next.
-        let (msn, part) = if asked.msn + 1 == self.open_msn && part >= self.closed_parts { (self.open_msn, 0) } else { (asked.msn, part) };
+        let (msn, part) =
+            if asked.msn + 1 == self.open_msn && part >= self.closed_parts { (self.open_msn, 0) } else { (asked.msn, part) };
         if msn < self.open_msn || (msn == self.open_msn && part < self.open_parts) {
             return Lookup::Ready;
         }

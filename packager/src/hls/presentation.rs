@@ -329,9 +329,9 @@ impl Presentation {
     }
 
     fn waits_for_a_track(&self, running: &Running, now: Instant) -> bool {
-        let missing = |kind: TrackKind, announced: bool| announced && !running.rendition(kind).is_some_and(Rendition::is_playable);
         let missing =
-            missing(TrackKind::Video, self.announcement.video) || missing(TrackKind::Audio, self.announcement.audio);
+            |kind: TrackKind, announced: bool| announced && !running.rendition(kind).is_some_and(Rendition::is_playable);
+        let missing = missing(TrackKind::Video, self.announcement.video) || missing(TrackKind::Audio, self.announcement.audio);
         missing && now < running.started + TRACK_WAIT
     }
 }

@@ -153,7 +153,10 @@ async fn playlist(
 async fn multivariant(inner: &Inner, live: &Live, headers: &HeaderMap) -> Response<Body> {
     let mut front = live.front.subscribe();
     let _held = Held::new(&inner.metrics.held_requests);
-    let ready = timeout_at(Instant::now() + START_WAIT, front.wait_for(|front| front.multivariant.is_some() || front.state != LiveState::Live));
+    let ready = timeout_at(
+        Instant::now() + START_WAIT,
+        front.wait_for(|front| front.multivariant.is_some() || front.state != LiveState::Live),
+    );
     let found = ready.await.ok().and_then(Result::ok).and_then(|front| front.multivariant.clone());
     let Some(multivariant) = found else { return not_live(&live.name) };
     let gzip = accepts_gzip(headers);
@@ -476,7 +479,9 @@ mod tests {
         check("_HLS_msn=7", at(7, None), false);
         check("a=b&_HLS_msn=7&_HLS_part=0&_HLS_skip=YES", at(7, Some(0)), true);
         check("_HLS_skip=v2", None, true);
-        for bad in ["_HLS_msn=x", "_HLS_msn=-1", "_HLS_msn=", "_HLS_part=0", "_HLS_msn=1&_HLS_part=x", "_HLS_msn=99999999999999999999"] {
+        for bad in
+            ["_HLS_msn=x", "_HLS_msn=-1", "_HLS_msn=", "_HLS_part=0", "_HLS_msn=1&_HLS_part=x", "_HLS_msn=99999999999999999999"]
+        {
             assert!(Directives::parse(bad).is_err(), "{bad}");
         }
     }

@@ -113,7 +113,7 @@ impl Running {
                 losses.cuts_without_keyframe += u64::from(!cut.independent);
                 self.joined = None;
                 self.open_lead(cut, sample, epoch, losses);
-                published |= self.push(lead, sample, epoch);
+                self.push(lead, sample, epoch);
                 // A closed segment is news as well: a player may wait for it whole.
                 published = true;
             }
@@ -223,7 +223,9 @@ impl Running {
         let mut closed = false;
         while let Some(&cut) = self.cuts.front() {
             let overdue = (horizon - cut.at).as_micros() > FOLLOWER_WAIT_US;
-            let Some(track) = self.rendition(kind).filter(|_| overdue).map(|rendition| Arc::clone(rendition.track())) else { break };
+            let Some(track) = self.rendition(kind).filter(|_| overdue).map(|rendition| Arc::clone(rendition.track())) else {
+                break;
+            };
             self.cuts.pop_front();
             self.close(kind, cut.at, epoch, self.newest);
             let rendition = self.rendition_mut(kind).expect("looked at above");

@@ -1,0 +1,315 @@
+//! The clocks of one publisher: RTMP's 32-bit milliseconds in, timestamps out that grow strictly
+//! on each track and keep audio and video together.
+//!
+//! Pure, and never fatal: whatever a publisher's clock does has a rule and a counter.
+//!
+//! - Milliseconds are widened to 64 bits over the wrap at 2^32.
+//! - A track goes on as long as its next time is near its last. A jump, either way, is re-based:
+//!   the timeline goes on one frame later. The other track adopts the same base when it jumps
+//!   likewise, so both stay together and one jump is counted once.
+//! - A hole in one track, while the other has gone on, is a hole: nothing is re-based.
+//! - Audio counts its samples. RTMP's rounded times only correct the count when it has drifted.
+
+use std::fmt;
+
+use media_core::{Timescale, Timestamp, TrackKind};
+
+/// Steps back up to this much are jitter, and clamped; larger ones are a clock that was set.
+const BACKWARD_JITTER_MAX_MS: i64 = 100;
+/// Steps ahead up to this much are a slow source or lost frames; larger ones are a clock that was
+/// set. A screen share may idle at one frame a second.
+const FORWARD_STEP_MAX_MS: i64 = 3000;
+/// How far the tracks of one publisher may be apart and still be on the same base.
+const TRACKS_APART_MAX_MS: i64 = 1500;
+/// How far audio's count may be from RTMP's time: more than any rounding or burst, less than an
+/// eye sees at the lips.
+const DRIFT_MAX_MS: i64 = 60;
+/// Frames in a row that must be ahead of time before one is dropped: encoders send bursts whose
+/// frames share a time, and the last of a burst is early only in name.
+const SURPLUS_FRAMES: u32 = 16;
+/// A frame's length until two frames have told it.
+const FRAME_FIRST_MS: i64 = 33;
+/// Ticks of a millisecond in video's timescale.
+const TICKS_PER_MS: i64 = 90;
+
+/// Video's timescale: 90,000 holds every common frame rate in whole ticks.
+pub const VIDEO_TIMESCALE: Timescale = Timescale::new(90_000).expect("90000 is not 0");
+
+/// What was repaired. The names are metric labels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Repair {
+    /// The 32-bit clock wrapped.
+    Wrap,
+    /// A time that did not grow was set just behind the one before it.
+    DtsClamped,
+    /// A clock was set back, and re-based.
+    JumpBackward,
+    /// A clock was set ahead, and re-based.
+    JumpForward,
+    /// One track paused while the other went on.
+    TrackHole,
+    /// A presentation time before the decoding time.
+    PtsClamped,
+    /// Audio frames are missing: the count skipped ahead by whole frames.
+    AudioGap,
+    /// More audio frames than time: one was dropped.
+    AudioSurplus,
+}
+
+impl Repair {
+    pub const ALL: [Self; 8] = [
+        Self::Wrap,
+        Self::DtsClamped,
+        Self::JumpBackward,
+        Self::JumpForward,
+        Self::TrackHole,
+        Self::PtsClamped,
+        Self::AudioGap,
+        Self::AudioSurplus,
+    ];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Wrap => "wrap",
+            Self::DtsClamped => "dts_clamped",
+            Self::JumpBackward => "jump_backward",
+            Self::JumpForward => "jump_forward",
+            Self::TrackHole => "track_hole",
+            Self::PtsClamped => "pts_clamped",
+            Self::AudioGap => "audio_gap",
+            Self::AudioSurplus => "audio_surplus",
+        }
+    }
+}
+
+/// How often each repair was made.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub struct Repairs([u64; Repair::ALL.len()]);
+
+impl Repairs {
+    pub fn count(&mut self, repair: Repair) {
+        self.0[repair as usize] += 1;
+    }
+
+    pub fn of(&self, repair: Repair) -> u64 {
+        self.0[repair as usize]
+    }
+
+    pub fn total(&self) -> u64 {
+        self.0.iter().sum()
+    }
+
+    /// The kinds that were made at all.
+    pub fn iter(&self) -> impl Iterator<Item = (Repair, u64)> + '_ {
+        Repair::ALL.into_iter().map(|repair| (repair, self.of(repair))).filter(|(_, count)| *count > 0)
+    }
+}
+
+impl fmt::Debug for Repairs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.iter().map(|(repair, count)| (repair.as_str(), count))).finish()
+    }
+}
+
+/// Both clocks of one publisher.
+#[derive(Default)]
+pub struct Clocks {
+    widener: Widener,
+    video: TrackClock,
+    audio: TrackClock,
+    /// Added to the publisher's milliseconds since the newest jump.
+    base_ms: i64,
+    last_video_ticks: Option<i64>,
+    audio_count: Option<AudioCount>,
+    repairs: Repairs,
+}
+
+#[derive(Default)]
+struct TrackClock {
+    last: Option<Last>,
+    base_ms: i64,
+    frame_ms: Option<i64>,
+}
+
+/// The newest sample of a track: the publisher's time, and ours.
+#[derive(Clone, Copy)]
+struct Last {
+    wide_ms: i64,
+    out_ms: i64,
+}
+
+struct AudioCount {
+    rate: Timescale,
+    /// When the next frame begins, if none is missing.
+    next_ticks: i64,
+    /// Frames in a row that were too early.
+    early: u32,
+}
+
+impl Clocks {
+    /// The decoding and presentation time of an access unit.
+    pub fn video(&mut self, timestamp: u32, offset_ms: i32) -> Stamp {
+        let out_ms = self.rebase(TrackKind::Video, timestamp, None);
+        let wanted = out_ms.saturating_mul(TICKS_PER_MS);
+        let dts = match self.last_video_ticks {
+            Some(last) if wanted <= last => {
+                self.repairs.count(Repair::DtsClamped);
+                last + 1
+            }
+            _ => wanted,
+        };
+        self.last_video_ticks = Some(dts);
+        let mut pts = wanted.saturating_add(i64::from(offset_ms) * TICKS_PER_MS);
+        if pts < dts {
+            // A clamped decoding time takes its presentation time along; only a negative offset is the encoder's fault.
+            if offset_ms < 0 {
+                self.repairs.count(Repair::PtsClamped);
+            }
+            pts = dts;
+        }
+        Stamp { dts: Timestamp::new(dts, VIDEO_TIMESCALE), pts: Timestamp::new(pts, VIDEO_TIMESCALE) }
+    }
+
+    /// When an audio frame of `frame_length` samples begins; `None` when it is one too many.
+    pub fn audio(&mut self, timestamp: u32, rate: Timescale, frame_length: u32) -> Option<Timestamp> {
+        let frame_ms = i64::from(frame_length) * 1000 / i64::from(rate.ticks_per_second());
+        let out_ms = self.rebase(TrackKind::Audio, timestamp, Some(frame_ms.max(1)));
+        let told = Timestamp::from_millis(out_ms).ticks_in(rate);
+        let (frame, drift_max) = (i64::from(frame_length), Timestamp::from_millis(DRIFT_MAX_MS).ticks_in(rate));
+        let count = match &mut self.audio_count {
+            Some(count) => count,
+            none => none.insert(AudioCount { rate, next_ticks: told, early: 0 }),
+        };
+        count.change_rate(rate);
+        let drift = told.saturating_sub(count.next_ticks);
+        if drift > drift_max {
+            count.next_ticks += drift / frame * frame;
+            self.repairs.count(Repair::AudioGap);
+        }
+        count.early = if drift < -drift_max { count.early + 1 } else { 0 };
+        if count.early >= SURPLUS_FRAMES {
+            count.early = SURPLUS_FRAMES - 1; // The next one goes too, while it is early.
+            self.repairs.count(Repair::AudioSurplus);
+            return None;
+        }
+        let begins = count.next_ticks;
+        count.next_ticks += frame;
+        Some(Timestamp::new(begins, rate))
+    }
+
+    pub fn repairs(&self) -> Repairs {
+        self.repairs
+    }
+
+    /// The publisher's time of one sample on our timeline, in milliseconds.
+    fn rebase(&mut self, kind: TrackKind, timestamp: u32, frame_ms: Option<i64>) -> i64 {
+        let wide_ms = self.widener.widen(timestamp, &mut self.repairs);
+        let (own, other) = match kind {
+            TrackKind::Video => (&mut self.video, &self.audio),
+            TrackKind::Audio => (&mut self.audio, &self.video),
+        };
+        let frame_ms = frame_ms.or(own.frame_ms).unwrap_or(FRAME_FIRST_MS);
+        match own.step(other, wide_ms, self.base_ms) {
+            Step::On => {}
+            Step::Hole => self.repairs.count(Repair::TrackHole),
+            Step::Adopt => own.base_ms = self.base_ms,
+            Step::Jump { from } => {
+                let repair = if wide_ms < from.wide_ms { Repair::JumpBackward } else { Repair::JumpForward };
+                self.repairs.count(repair);
+                own.base_ms = from.out_ms + frame_ms - wide_ms;
+                self.base_ms = own.base_ms;
+            }
+        }
+        own.advance(wide_ms)
+    }
+}
+
+/// When a video access unit is decoded and shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    pub dts: Timestamp,
+    pub pts: Timestamp,
+}
+
+/// What the next time of a track means.
+enum Step {
+    /// Near the last one.
+    On,
+    /// This track paused, the other did not.
+    Hole,
+    /// The other track jumped before: this is the same jump.
+    Adopt,
+    /// The clock was set.
+    Jump { from: Last },
+}
+
+impl TrackClock {
+    fn step(&self, other: &Self, wide_ms: i64, newest_base_ms: i64) -> Step {
+        let Some(last) = self.last else {
+            // A track that comes later joins the base that holds.
+            return if self.base_ms == newest_base_ms { Step::On } else { Step::Adopt };
+        };
+        let near = |step: i64| (-BACKWARD_JITTER_MAX_MS..=FORWARD_STEP_MAX_MS).contains(&step);
+        if near(wide_ms - last.wide_ms) {
+            return Step::On;
+        }
+        let adopted = wide_ms + newest_base_ms - last.out_ms;
+        if newest_base_ms != self.base_ms && (-TRACKS_APART_MAX_MS..=FORWARD_STEP_MAX_MS).contains(&adopted) {
+            return Step::Adopt;
+        }
+        let beside = other.last.is_some_and(|o| (wide_ms - o.wide_ms).abs() <= TRACKS_APART_MAX_MS);
+        if wide_ms > last.wide_ms && other.base_ms == self.base_ms && beside {
+            return Step::Hole;
+        }
+        Step::Jump { from: last }
+    }
+
+    fn advance(&mut self, wide_ms: i64) -> i64 {
+        let out_ms = wide_ms.saturating_add(self.base_ms);
+        if let Some(last) = self.last {
+            let step = wide_ms - last.wide_ms;
+            if (1..=1000).contains(&step) {
+                self.frame_ms = Some(step);
+            }
+        }
+        self.last = Some(Last { wide_ms, out_ms });
+        out_ms
+    }
+}
+
+impl AudioCount {
+    /// Goes on where the last frame ended, in the new scale.
+    fn change_rate(&mut self, rate: Timescale) {
+        if rate != self.rate {
+            self.next_ticks = Timestamp::new(self.next_ticks, self.rate).ticks_in(rate) + 1;
+            self.rate = rate;
+        }
+    }
+}
+
+/// 32 bits of milliseconds to 64: the next time is the one nearest to the last.
+#[derive(Default)]
+struct Widener {
+    last: Option<(u32, i64)>,
+    /// How often the clock has wrapped. Tracks cross the border one after the other.
+    wraps: i64,
+}
+
+impl Widener {
+    fn widen(&mut self, timestamp: u32, repairs: &mut Repairs) -> i64 {
+        let wide = match self.last {
+            None => i64::from(timestamp),
+            Some((last, wide)) => wide + i64::from(timestamp.wrapping_sub(last).cast_signed()),
+        };
+        self.last = Some((timestamp, wide));
+        if wide >> 32 > self.wraps {
+            self.wraps = wide >> 32;
+            repairs.count(Repair::Wrap);
+        }
+        wide
+    }
+}
+
+#[cfg(test)]
+#[path = "repair_tests.rs"]
+mod tests;

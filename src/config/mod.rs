@@ -1,0 +1,235 @@
+//! What this server is configured to do: valid values, parsed once, here.
+//!
+//! Defaults < file < environment < flags (`layers.rs`); ranges stand beside the keys that they
+//! bind, below. A key that is read here and missing in the reference, or the other way round,
+//! fails a test.
+
+mod error;
+mod layers;
+mod streams;
+mod values;
+
+use std::{net::SocketAddr, time::Duration};
+
+pub use error::Error;
+pub use layers::{Layers, REFERENCE};
+pub use streams::{Credential, check_key};
+use values::Reader;
+
+#[derive(Debug)]
+pub struct Config {
+    pub http: Http,
+    pub rtmp: Rtmp,
+    pub publish: Publish,
+    pub hls: Hls,
+    pub limits: Limits,
+    pub log: Log,
+    pub shutdown: Shutdown,
+    /// Who may publish what. Empty: one stream with a generated key.
+    pub credentials: Vec<Credential>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Http {
+    pub address: SocketAddr,
+    pub connections_max: usize,
+    pub connections_per_address_max: usize,
+    pub header_timeout: Duration,
+    pub idle_timeout: Duration,
+    pub write_timeout: Duration,
+}
+
+#[derive(Clone, Debug)]
+pub struct Rtmp {
+    pub address: SocketAddr,
+    pub connections_max: usize,
+    pub pending_max: usize,
+    pub pending_per_address_max: usize,
+    pub handshake_timeout: Duration,
+    pub publish_timeout: Duration,
+    pub idle_timeout: Duration,
+}
+
+#[derive(Clone, Debug)]
+pub struct Publish {
+    pub admission_deadline: Duration,
+}
+
+#[derive(Clone, Debug)]
+pub struct Hls {
+    pub resume_window: Duration,
+    /// Seconds; 0 leaves it to the source.
+    pub target_duration_min: u32,
+    /// `None` where it is found out.
+    pub keyframe_interval: Option<Duration>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Limits {
+    pub streams_max: usize,
+}
+
+#[derive(Clone, Debug)]
+pub struct Log {
+    /// As `tracing_subscriber::EnvFilter` reads it.
+    pub level: String,
+    pub format: LogFormat,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// A line for people.
+    Text,
+    /// One JSON object a line, for machines.
+    Json,
+}
+
+#[derive(Clone, Debug)]
+pub struct Shutdown {
+    pub deadline: Duration,
+}
+
+const MS: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_secs(3600);
+/// Above this a limit on connections is a typing mistake: no machine has the descriptors.
+const CONNECTIONS_MAX: usize = 1_000_000;
+
+impl Config {
+    pub fn new(layers: &Layers) -> Result<Self, Error> {
+        let reader = Reader::new(layers);
+        let config = Self::read(&reader, layers)?;
+        debug_assert!(reader.unread().is_empty(), "the reference has keys that nothing reads: {:?}", reader.unread());
+        Ok(config)
+    }
+
+    fn read(reader: &Reader<'_>, layers: &Layers) -> Result<Self, Error> {
+        Ok(Self {
+            http: Http::read(reader)?,
+            rtmp: Rtmp::read(reader)?,
+            publish: Publish { admission_deadline: reader.duration("publish.admission_deadline", 100 * MS..=30 * SECOND)? },
+            hls: Hls::read(reader)?,
+            limits: Limits { streams_max: reader.number("limits.streams_max", 1..=10_000)? },
+            log: Log::read(reader)?,
+            shutdown: Shutdown { deadline: reader.duration("shutdown.deadline", SECOND..=300 * SECOND)? },
+            credentials: streams::credentials(&layers.streams)?,
+        })
+    }
+}
+
+impl Http {
+    fn read(reader: &Reader<'_>) -> Result<Self, Error> {
+        Ok(Self {
+            address: reader.address("http.address")?,
+            connections_max: reader.number("http.connections_max", 1..=CONNECTIONS_MAX)?,
+            connections_per_address_max: reader.number("http.connections_per_address_max", 1..=CONNECTIONS_MAX)?,
+            header_timeout: reader.duration("http.header_timeout", 100 * MS..=60 * SECOND)?,
+            idle_timeout: reader.duration("http.idle_timeout", 100 * MS..=HOUR)?,
+            write_timeout: reader.duration("http.write_timeout", 100 * MS..=300 * SECOND)?,
+        })
+    }
+}
+
+impl Rtmp {
+    fn read(reader: &Reader<'_>) -> Result<Self, Error> {
+        Ok(Self {
+            address: reader.address("rtmp.address")?,
+            connections_max: reader.number("rtmp.connections_max", 1..=CONNECTIONS_MAX)?,
+            pending_max: reader.number("rtmp.pending_max", 1..=CONNECTIONS_MAX)?,
+            pending_per_address_max: reader.number("rtmp.pending_per_address_max", 1..=CONNECTIONS_MAX)?,
+            handshake_timeout: reader.duration("rtmp.handshake_timeout", 100 * MS..=60 * SECOND)?,
+            publish_timeout: reader.duration("rtmp.publish_timeout", 100 * MS..=60 * SECOND)?,
+            idle_timeout: reader.duration("rtmp.idle_timeout", SECOND..=300 * SECOND)?,
+        })
+    }
+}
+
+impl Hls {
+    fn read(reader: &Reader<'_>) -> Result<Self, Error> {
+        let interval = reader.duration("hls.keyframe_interval", Duration::ZERO..=60 * SECOND)?;
+        Ok(Self {
+            resume_window: reader.duration("hls.resume_window", Duration::ZERO..=HOUR)?,
+            target_duration_min: reader.number("hls.target_duration_min", 0..=30)?,
+            keyframe_interval: (!interval.is_zero()).then_some(interval),
+        })
+    }
+}
+
+impl Log {
+    fn read(reader: &Reader<'_>) -> Result<Self, Error> {
+        let level = reader.text("log.level", |text| {
+            let filter = tracing_subscriber::EnvFilter::builder().parse(text);
+            let told = "which is no level (error, warn, info, debug, trace) nor a list such as \"info,ingest=debug\"";
+            filter.map(|_| text.to_owned()).map_err(|_| format!("is {text:?}, {told}"))
+        })?;
+        let format = reader.text("log.format", |text| match text {
+            "text" => Ok(LogFormat::Text),
+            "json" => Ok(LogFormat::Json),
+            _ => Err(format!("is {text:?}, and must be \"text\" or \"json\"")),
+        })?;
+        Ok(Self { level, format })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn the_reference_holds_every_key_and_no_other() {
+        let layers = Layers::reference();
+        let reader = Reader::new(&layers);
+        // Reading a key that the reference lacks panics.
+        let config = Config::read(&reader, &layers).unwrap();
+        assert_eq!(reader.unread(), Vec::<&str>::new(), "keys in the reference that nothing reads");
+        assert!(config.credentials.is_empty());
+    }
+
+    #[test]
+    fn the_defaults_are_the_promised_ones() {
+        let config = Config::new(&Layers::reference()).unwrap();
+        assert_eq!(config.http.address.to_string(), "0.0.0.0:8080");
+        assert_eq!(config.rtmp.address.to_string(), "0.0.0.0:1935");
+        assert_eq!(config.hls.resume_window, 60 * SECOND);
+        assert_eq!(config.publish.admission_deadline, 3 * SECOND);
+        assert_eq!(config.shutdown.deadline, 8 * SECOND);
+    }
+
+    /// What the reference promises in its head: default, unit and reason of every key.
+    #[test]
+    fn every_key_of_the_reference_is_explained() {
+        let lines: Vec<&str> = REFERENCE.lines().collect();
+        for pair in lines.windows(2) {
+            if pair[1].contains(" = ") && !pair[1].starts_with('#') {
+                assert!(pair[0].starts_with('#'), "no comment above {:?}", pair[1]);
+            }
+        }
+    }
+
+    #[test]
+    fn a_value_out_of_range_is_refused_by_name() {
+        let check = |text: &str, expected: &str| {
+            let mut layers = Layers::reference();
+            layers.file(Path::new("c.toml"), text).unwrap();
+            assert_eq!(Config::new(&layers).unwrap_err().to_string(), expected);
+        };
+        check(
+            "[http]\nheader_timeout = \"2h\"",
+            "`http.header_timeout` in c.toml line 2 must be between \"100ms\" and \"1m\", and is \"2h\"",
+        );
+        check(
+            "[http]\nheader_timeout = \"2\"",
+            "`http.header_timeout` in c.toml line 2 is \"2\", which is no duration, as in \"1500ms\", \"2s\", \"5m\" or \"1h\"",
+        );
+        check("[http]\nconnections_max = 0", "`http.connections_max` in c.toml line 2 must be between 1 and 1000000, and is 0");
+        check("[http]\nconnections_max = -1", "`http.connections_max` in c.toml line 2 must be between 1 and 1000000, and is -1");
+        check(
+            "[rtmp]\naddress = \"localhost\"",
+            "`rtmp.address` in c.toml line 2 is \"localhost\", which is no address with a port, as in \"0.0.0.0:8080\", \
+             \"[::]:8080\" or \"127.0.0.1:0\"",
+        );
+        check("[log]\nformat = \"xml\"", "`log.format` in c.toml line 2 is \"xml\", and must be \"text\" or \"json\"");
+    }
+}

@@ -1,0 +1,191 @@
+//! One HTTP connection: hyper over a socket that tells its `Patience` what happens.
+
+use std::{
+    error::Error as _,
+    fmt, io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Instant,
+};
+
+use axum::{
+    Router,
+    body::{Body, Bytes},
+};
+use hyper::{
+    Request,
+    body::{Body as HttpBody, Frame, Incoming, SizeHint},
+    server::conn::http1,
+    service::service_fn,
+};
+use hyper_util::{rt::TokioIo, server::graceful::Watcher};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
+use tower::Service;
+
+use super::patience::{Limits, Patience, Verdict};
+
+/// Headers in a request: browsers send some twenty.
+const HEADERS_MAX: usize = 64;
+/// Bytes in a head, and in hyper's buffer for writing: media goes past it as shared buffers.
+const HEAD_BYTES_MAX: usize = 16 << 10;
+/// How a TLS handshake begins, and no HTTP request.
+const TLS_HANDSHAKE: u8 = 0x16;
+
+/// Serves one connection to its end. Returns how it ended, as the metric's label says it.
+pub async fn serve(stream: TcpStream, router: Router, limits: Limits, drain: Watcher) -> &'static str {
+    let patience = Arc::new(Patience::new(limits, Instant::now()));
+    let socket = Socket { stream, patience: Arc::clone(&patience), begun: false };
+    let service = service_fn(|request: Request<Incoming>| answer(router.clone(), Arc::clone(&patience), request));
+    let connection = http1::Builder::new()
+        .header_read_timeout(None)
+        .max_headers(HEADERS_MAX)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .serve_connection(TokioIo::new(socket), service);
+    tokio::select! {
+        ended = drain.watch(connection) => outcome(ended),
+        reason = out_of_patience(&patience) => reason,
+    }
+}
+
+async fn out_of_patience(patience: &Patience) -> &'static str {
+    loop {
+        match patience.verdict(Instant::now()) {
+            Verdict::Over(reason) => return reason.as_str(),
+            Verdict::WaitUntil(at) => tokio::time::sleep_until(at.into()).await,
+        }
+    }
+}
+
+async fn answer(
+    mut router: Router,
+    patience: Arc<Patience>,
+    request: Request<Incoming>,
+) -> Result<hyper::Response<Answering>, std::convert::Infallible> {
+    let serving = Serving::new(patience);
+    let response = router.call(request.map(Body::new)).await?;
+    Ok(response.map(|body| Answering { body, _serving: serving }))
+}
+
+fn outcome(ended: hyper::Result<()>) -> &'static str {
+    match ended {
+        Ok(()) => "closed",
+        Err(e) if is_tls(&e) => "tls",
+        Err(e) if e.is_parse() => "not_http",
+        Err(_) => "error",
+    }
+}
+
+fn is_tls(error: &hyper::Error) -> bool {
+    let source = error.source().and_then(|e| e.downcast_ref::<io::Error>()).and_then(io::Error::get_ref);
+    source.is_some_and(|e| e.is::<TlsOnPlainPort>())
+}
+
+/// Someone typed `https://` for a port that speaks HTTP.
+#[derive(Debug)]
+struct TlsOnPlainPort;
+
+impl fmt::Display for TlsOnPlainPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TLS on a port without TLS")
+    }
+}
+
+impl std::error::Error for TlsOnPlainPort {}
+
+/// While it lives, a response is being made or sent.
+struct Serving(Arc<Patience>);
+
+impl Serving {
+    fn new(patience: Arc<Patience>) -> Self {
+        patience.handle_request();
+        Self(patience)
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.0.handle_response_end(Instant::now());
+    }
+}
+
+/// A response's body; hyper drops it with its last byte.
+struct Answering {
+    body: Body,
+    _serving: Serving,
+}
+
+impl HttpBody for Answering {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// The socket, and who watches it.
+struct Socket {
+    stream: TcpStream,
+    patience: Arc<Patience>,
+    /// Whether the first byte has come.
+    begun: bool,
+}
+
+impl Socket {
+    fn note_write<T>(&self, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        self.patience.handle_write(result.is_ready(), Instant::now());
+        result
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let result = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        if let Some(first) = buffer.filled().get(before) {
+            if !self.begun && *first == TLS_HANDSHAKE {
+                return Poll::Ready(Err(io::Error::other(TlsOnPlainPort)));
+            }
+            self.begun = true;
+            self.patience.handle_bytes(Instant::now());
+        }
+        result
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let result = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.note_write(result)
+    }
+
+    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let result = Pin::new(&mut self.stream).poll_write_vectored(cx, bytes);
+        self.note_write(result)
+    }
+
+    /// Media is never copied into hyper's buffer.
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

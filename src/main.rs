@@ -1,0 +1,22 @@
+//! `codecast`: a media server for live coding, one process, one command.
+//!
+//! The command line (`cli.rs`) makes a configuration (`config/`); `serve.rs` is the only place where
+//! the parts meet: publishers come in by `ingest`, live in `media-core`'s registry, are packaged by
+//! `packager`, and viewers are answered by `http/`.
+
+mod admission;
+mod cli;
+mod config;
+mod greeting;
+mod http;
+mod keys;
+mod log;
+mod metrics;
+mod serve;
+mod system;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::run()
+}

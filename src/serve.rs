@@ -1,0 +1,251 @@
+//! `codecast serve`: where the parts meet, from the first bind to the last playlist.
+//!
+//! Start: everything is bound, then served, then announced. Stop, in order: not ready any more,
+//! publishers told, playlists ended, answers finished.
+
+use std::{
+    io,
+    net::SocketAddr,
+    path::Path,
+    sync::{Arc, Weak},
+    time::{Duration, SystemTime},
+};
+
+use anyhow::{Context, anyhow, bail};
+use ingest::rtmp;
+use media_core::Registry;
+use packager::hls::{self, Packager};
+use serde::Serialize;
+use tokio::{sync::oneshot, task::JoinHandle};
+use tracing::{info, warn};
+
+use crate::{
+    admission::ByKey,
+    cli::{self, Serve},
+    config::{Config, Credential},
+    greeting::{self, Facts},
+    http::{self, Health, Phase, pages},
+    keys::{self, DataDir},
+    log, metrics,
+    system::{self, StopSignals},
+};
+
+/// Descriptors beside connections: listeners, the log, the runtime, files being written.
+const OTHER_DESCRIPTORS: usize = 64;
+
+pub fn run(args: &Serve, config: Config) -> anyhow::Result<()> {
+    log::start(&config.log)?;
+    system::raise_descriptor_limit(config.http.connections_max + config.rtmp.connections_max + OTHER_DESCRIPTORS);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
+    let result = runtime.block_on(serve(args, config));
+    // What has outlived the deadline is not waited for again.
+    runtime.shutdown_background();
+    result
+}
+
+async fn serve(args: &Serve, config: Config) -> anyhow::Result<()> {
+    let mut signals = StopSignals::listen().context("cannot listen for signals")?;
+    forget_ready_file(args.ready_file.as_deref())?;
+    let data = DataDir::open(&args.data_dir)?;
+    let generated = config.credentials.is_empty();
+    let credentials = if generated { vec![data.first_credential()?] } else { config.credentials.clone() };
+    let deadline = config.shutdown.deadline;
+    let mut running = Running::start(&config, &credentials).await?;
+    let first = credentials.first().context("there is always a first stream")?;
+    announce(args, &running, &Announced { first, generated, streams: credentials.len(), data_dir: data.path() })?;
+    let signal = tokio::select! {
+        name = signals.next() => name,
+        part = running.failed() => bail!("the {part} listener has failed"),
+    };
+    signals.next_ends_process();
+    running.stop(signal, deadline).await;
+    Ok(())
+}
+
+/// Everything that serves.
+struct Running {
+    health: Health,
+    registry: Arc<Registry>,
+    packager: Packager,
+    rtmp: Part,
+    http: Part,
+}
+
+/// A listener, its address as bound, and the way to stop it.
+struct Part {
+    address: SocketAddr,
+    task: JoinHandle<()>,
+    stop: oneshot::Sender<()>,
+}
+
+impl Running {
+    /// Binds everything before anything is served.
+    async fn start(config: &Config, credentials: &[Credential]) -> anyhow::Result<Self> {
+        let metrics = metrics::registry()?;
+        let address = config.http.address;
+        let http = http::Listener::bind(&config.http, metrics::Http::new(&metrics)?)
+            .await
+            .map_err(|e| cannot_listen("HTTP", "http.address", address, &e))?;
+        let packager = Packager::new(packaging(&config.hls), &metrics)?;
+        let registry = registry(config.limits.streams_max, packager.clone());
+        let address = config.rtmp.address;
+        let admission = Arc::new(ByKey::new(credentials.to_vec()));
+        let rtmp = rtmp::Listener::bind(
+            address,
+            ingesting(config),
+            Arc::clone(&registry),
+            admission,
+            ingest::metrics::Metrics::new(&metrics)?,
+        )
+        .await
+        .map_err(|e| cannot_listen("RTMP", "rtmp.address", address, &e))?;
+        let health = Health::default();
+        let router = pages::router(health.clone(), metrics, packager.router());
+        // The sender gone means stop too.
+        let rtmp = Part::start(rtmp.local_addr(), |stopped| rtmp.serve(async { drop(stopped.await) }));
+        let http = Part::start(http.local_addr()?, |stopped| http.serve(router, async { drop(stopped.await) }));
+        health.enter(Phase::Ready);
+        info!(http = %http.address, rtmp = %rtmp.address, version = env!("CARGO_PKG_VERSION"), "ready");
+        Ok(Self { health, registry, packager, rtmp, http })
+    }
+
+    /// The name of a part that has ended though nobody stopped it.
+    async fn failed(&mut self) -> &'static str {
+        tokio::select! {
+            _ = &mut self.http.task => "HTTP",
+            _ = &mut self.rtmp.task => "RTMP",
+        }
+    }
+
+    /// In order: not ready any more, publishers told, playlists ended, answers finished.
+    async fn stop(self, signal: &str, deadline: Duration) {
+        info!("{signal}: shutting down");
+        self.health.enter(Phase::Draining);
+        let drained = tokio::time::timeout(deadline, async {
+            self.registry.drain();
+            self.rtmp.stop().await;
+            self.packager.drain().await;
+            self.http.stop().await;
+        });
+        match drained.await {
+            Ok(()) => info!("stopped"),
+            Err(_) => warn!("stopped at the deadline, with connections still open (shutdown.deadline)"),
+        }
+    }
+}
+
+/// Every stream that comes to life is packaged.
+fn registry(streams_max: usize, packager: Packager) -> Arc<Registry> {
+    Arc::new_cyclic(|registry: &Weak<Registry>| {
+        let registry = registry.clone();
+        Registry::new(SystemTime::now(), streams_max, move |stream| packager.adopt(&stream, registry.clone()))
+    })
+}
+
+fn packaging(config: &crate::config::Hls) -> hls::Config {
+    hls::Config {
+        resume_window: config.resume_window,
+        target_duration_min: config.target_duration_min,
+        keyframe_interval: config.keyframe_interval,
+    }
+}
+
+fn ingesting(config: &Config) -> rtmp::Config {
+    let limits = &config.rtmp;
+    rtmp::Config {
+        caps: rtmp::gate::Caps {
+            connections_max: limits.connections_max,
+            pending_max: limits.pending_max,
+            pending_per_address_max: limits.pending_per_address_max,
+        },
+        deadlines: rtmp::session::Deadlines {
+            handshake: limits.handshake_timeout,
+            publish: limits.publish_timeout,
+            idle: limits.idle_timeout,
+        },
+        admission_timeout: config.publish.admission_deadline,
+    }
+}
+
+/// Resolves when a part has to stop.
+type Stopped = oneshot::Receiver<()>;
+
+impl Part {
+    fn start<F>(address: SocketAddr, serve: impl FnOnce(Stopped) -> F) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let (stop, stopped) = oneshot::channel();
+        Self { address, task: tokio::spawn(serve(stopped)), stop }
+    }
+
+    async fn stop(self) {
+        // A part that has ended already needs no word.
+        let _ = self.stop.send(());
+        if let Err(e) = self.task.await {
+            warn!("a listener ended badly: {e}");
+        }
+    }
+}
+
+fn cannot_listen(protocol: &str, key: &str, address: SocketAddr, error: &io::Error) -> anyhow::Error {
+    let why = match error.kind() {
+        io::ErrorKind::AddrInUse => "address in use: is another server running?".to_owned(),
+        io::ErrorKind::PermissionDenied => "permission denied: ports below 1024 need a privilege;".to_owned(),
+        io::ErrorKind::AddrNotAvailable => "this machine has no such address:".to_owned(),
+        _ => format!("{error}:"),
+    };
+    anyhow!("cannot listen on {address} for {protocol}: {why} choose another with {key}")
+}
+
+/// What is told of a server that is ready.
+struct Announced<'a> {
+    first: &'a Credential,
+    generated: bool,
+    streams: usize,
+    data_dir: &'a Path,
+}
+
+/// What the ready file holds: for tests and scripts that must not guess ports.
+#[derive(Serialize)]
+struct Ready<'a> {
+    http: String,
+    rtmp: String,
+    stream: &'a str,
+    stream_key: &'a str,
+}
+
+fn announce(args: &Serve, running: &Running, announced: &Announced<'_>) -> anyhow::Result<()> {
+    let (http, rtmp) = (running.http.address, running.rtmp.address);
+    let first = announced.first;
+    cli::print(&greeting::greeting(&Facts {
+        http,
+        rtmp,
+        lan: system::lan_address(),
+        credential: first,
+        generated: announced.generated,
+        streams: announced.streams,
+        config: args.config.as_deref(),
+        data_dir: announced.data_dir,
+    }));
+    let Some(file) = &args.ready_file else { return Ok(()) };
+    let ready = Ready {
+        http: greeting::http_address(http),
+        rtmp: greeting::rtmp_address(rtmp),
+        stream: first.stream.as_str(),
+        stream_key: first.key.expose(),
+    };
+    let text = serde_json::to_vec(&ready).context("addresses and names always fit JSON")?;
+    keys::write_whole(file, &text).with_context(|| format!("cannot write the ready file {}", file.display()))
+}
+
+/// One of an earlier run would tell of a server that is not there yet.
+fn forget_ready_file(file: Option<&Path>) -> anyhow::Result<()> {
+    let Some(file) = file else { return Ok(()) };
+    match std::fs::remove_file(file) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => {
+            Err(e).with_context(|| format!("cannot replace the ready file {}", file.display()))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,94 @@
+// A browser for the tests: Debian's Chromium, one context for each player (a browser gives a host six connections in
+// HTTP/1.1, and one low-latency player uses four), and pages that hold a bare player of someone else's.
+// Environment: CHROMIUM=/usr/bin/chromium, HLS_CONFIG and SHAKA_CONFIG (JSON, laid over the low-latency defaults).
+import fs from 'node:fs';
+import http from 'node:http';
+import { createRequire } from 'node:module';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+const here = path.dirname(fileURLToPath(import.meta.url));
+const modules = createRequire(import.meta.url);
+
+const FLAGS = ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
+  '--disable-component-update', '--disable-sync', '--autoplay-policy=no-user-gesture-required',
+  '--disable-background-timer-throttling', '--disable-renderer-backgrounding', '--disable-backgrounding-occluded-windows'];
+
+const bare = (script, start) => `<!doctype html><meta charset="utf-8"><title>bare player</title>
+<video muted autoplay playsinline style="width:480px"></video><script src="/${script}"></script><script>
+const video = document.querySelector('video');
+window.start = async (url, config) => { probe.mark(); ${start} };
+window.ready = true;</script>`;
+
+const PAGES = {
+  '/hls.js.html': bare('hls.js', `
+    const player = new Hls({ lowLatencyMode: true, ...config });
+    player.on(Hls.Events.ERROR, (_, e) => probe.error(e.details + (e.fatal ? ' (fatal)' : '')));
+    window.playerFacts = () => ({ version: Hls.version, audioTracks: player.audioTracks.length, playerLatencyS: player.latency, targetLatencyS: player.targetLatency });
+    player.loadSource(url); player.attachMedia(video);`),
+  '/shaka.html': bare('shaka.js', `
+    shaka.polyfill.installAll();
+    const player = new shaka.Player();
+    player.addEventListener('error', (e) => probe.error('shaka ' + e.detail.code));
+    window.playerFacts = () => ({ version: shaka.Player.version, audioTracks: player.getAudioTracks().length, playerLatencyS: player.getStats().liveLatency });
+    await player.attach(video);
+    player.configure({ streaming: { lowLatencyMode: true } });
+    player.configure(config);
+    await player.load(url);`),
+};
+
+const SCRIPTS = { '/hls.js': 'hls.js/dist/hls.js', '/shaka.js': 'shaka-player/dist/shaka-player.compiled.js' };
+
+/** The players a page can be asked for. `page` is CodeCast's own watch page at its own address. */
+export const PLAYERS = ['hls.js', 'shaka', 'page'];
+
+/** timecode.mjs and probe.js as one script that leaves nothing behind but `window.probe`. */
+function probeScript() {
+  const text = (name) => fs.readFileSync(path.join(here, name), 'utf8');
+  return `(() => {${text('timecode.mjs').replaceAll(/^export /gm, '')}\n${text('probe.js')}})();`;
+}
+
+function serve(request, response) {
+  const name = new URL(request.url, 'http://localhost').pathname;
+  if (PAGES[name]) return response.writeHead(200, { 'content-type': 'text/html' }).end(PAGES[name]);
+  if (!SCRIPTS[name]) return response.writeHead(404).end();
+  const [module_, ...rest] = SCRIPTS[name].split('/');
+  const file = path.join(path.dirname(modules.resolve(`${module_}/package.json`)), ...rest);
+  response.writeHead(200, { 'content-type': 'text/javascript' }).end(fs.readFileSync(file));
+}
+
+/** One browser. `open(player, url)` answers a page that has begun to play; `close()` ends everything. */
+export async function stage() {
+  const { chromium } = modules('playwright-core');
+  const server = http.createServer(serve);
+  await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const base = `http://127.0.0.1:${server.address().port}`;
+  const browser = await chromium.launch({ executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium', headless: true, args: FLAGS });
+  const script = probeScript();
+  const configs = { 'hls.js': JSON.parse(process.env.HLS_CONFIG ?? '{}'), shaka: JSON.parse(process.env.SHAKA_CONFIG ?? '{}') };
+
+  async function open(player, url) {
+    const context = await browser.newContext({ ignoreHTTPSErrors: true, viewport: { width: 1280, height: 800 } });
+    await context.addInitScript({ content: script });
+    const page = await context.newPage();
+    page.requests = { total: 0, blockingReloads: 0, refused: 0 };
+    page.on('request', (r) => { page.requests.total++; if (r.url().includes('_HLS_msn=')) page.requests.blockingReloads++; });
+    page.on('response', (r) => { if (r.status() >= 400) page.requests.refused++; });
+    page.on('pageerror', (e) => page.evaluate((text) => probe.error(text), `page: ${e.message}`).catch(() => {}));
+    if (player === 'page') {
+      await page.goto(url, { waitUntil: 'commit' });
+      return page;
+    }
+    await page.goto(`${base}/${player}.html`);
+    await page.waitForFunction('window.ready');
+    // Not awaited to its end: a playlist that never comes must not hold up the clock of the measurement.
+    page.evaluate(([u, c]) => start(u, c).catch((e) => probe.error(`start: ${e.code ?? e.message}`)), [url, configs[player]]).catch(() => {});
+    return page;
+  }
+
+  async function close() {
+    await browser.close();
+    server.close();
+  }
+  return { open, close };
+}

@@ -1,0 +1,73 @@
+// The first page: lists what is live, and says how to send when nothing is.
+import { type Listed, parseListing } from './core/status';
+import { sinceWords } from './core/words';
+import { ask } from './shell/fetch';
+
+const REFRESH_MS = 3000;
+const REFRESH_HIDDEN_MS = 15_000;
+/** OBS's default, and the server's. */
+const RTMP_PORT = 1935;
+
+const find = (id: string) => document.getElementById(id)!;
+let shown = '';
+
+function about(entry: Listed, nowMs: number): string {
+  const kind = !entry.video ? 'sound only' : entry.height !== null ? `${entry.height}p` : '';
+  const since = entry.sinceMs === null ? '' : sinceWords(entry.sinceMs, nowMs);
+  return [kind, entry.state === 'away' ? 'streamer away' : '', since].filter(Boolean).join(', ');
+}
+
+function item(entry: Listed, nowMs: number): HTMLLIElement {
+  const li = document.createElement('li'), link = document.createElement('a');
+  const part = (className: string, text: string) => {
+    const span = document.createElement('span');
+    span.className = className;
+    span.textContent = text;
+    link.append(span, ' ');
+  };
+  link.href = `/watch/${encodeURIComponent(entry.stream)}`;
+  part(`badge ${entry.state}`, entry.state === 'live' ? 'Live' : 'Away');
+  part('name', entry.stream);
+  part('about', about(entry, nowMs));
+  li.append(link);
+  return li;
+}
+
+/** Draws only what changed, so that a link with the keyboard's focus stays. */
+function show(streams: Listed[]): void {
+  const nowMs = Date.now();
+  const listed = streams.filter((entry) => entry.state !== 'offline').sort((a, b) => a.stream.localeCompare(b.stream));
+  const drawn = listed.map((entry) => item(entry, nowMs));
+  const html = drawn.map((li) => li.outerHTML).join('');
+  if (html !== shown) {
+    const focused = document.activeElement?.getAttribute('href');
+    find('streams').replaceChildren(...drawn);
+    shown = html;
+    if (focused != null) document.querySelector<HTMLElement>(`a[href="${CSS.escape(focused)}"]`)?.focus();
+  }
+  const n = listed.length;
+  summary(n === 0 ? 'Nothing is live right now. This list refreshes by itself.' : n === 1 ? 'One stream.' : `${n} streams.`);
+  find('howto').hidden = n > 0;
+}
+
+function summary(text: string): void {
+  if (find('summary').textContent !== text) find('summary').textContent = text;
+}
+
+async function refresh(): Promise<void> {
+  const answer = await ask('/live.json');
+  const streams = answer === null ? null : parseListing(answer.json);
+  if (streams === null) summary('Connection lost. Trying again…');
+  else show(streams);
+  schedule(document.hidden ? REFRESH_HIDDEN_MS : REFRESH_MS);
+}
+
+let timer = 0;
+function schedule(delayMs: number): void {
+  clearTimeout(timer);
+  timer = window.setTimeout(refresh, delayMs);
+}
+
+find('server').textContent = `rtmp://${location.hostname || 'HOST'}:${RTMP_PORT}/live`;
+document.addEventListener('visibilitychange', () => { if (!document.hidden) schedule(0); });
+void refresh();
