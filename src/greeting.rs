@@ -93,7 +93,7 @@ const OBS: &str = "
   OBS, Settings > Output, Output Mode \"Advanced\", tab Streaming:
     Encoder            x264 (or a hardware H.264)  every browser plays H.264
     Rate Control       CBR, 2500 to 6000 Kbps      an even rate: no viewer stalls at a busy picture
-    Keyframe Interval  2 s                         segments are cut at keyframes; \"0\" (auto) is 8 s in OBS
+    Keyframe Interval  2 s                         segments are cut at keyframes; \"0\" (auto) means about 8 s
     Profile            high                        smallest at the same quality; text stays sharp
     Tune               zerolatency                 no look-ahead and no B-frames: 0.1 to 0.5 s less delay
                        (other encoders: B-frames 0)

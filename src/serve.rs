@@ -32,6 +32,9 @@ use crate::{
 
 /// Descriptors beside connections: listeners, the log, the runtime, files being written.
 const OTHER_DESCRIPTORS: usize = 64;
+/// How long ended playlists are still served at a stop while viewers are connected: a player that was
+/// not waiting for a part asks again within a target duration, which is 2 s for most streams.
+const LAST_LOOK: Duration = Duration::from_secs(2);
 
 pub fn run(args: &Serve, config: Config) -> anyhow::Result<()> {
     log::start(&config.log)?;
@@ -67,6 +70,8 @@ struct Running {
     health: Health,
     registry: Arc<Registry>,
     packager: Packager,
+    /// Connections of viewers, open now.
+    viewers: prometheus::IntGauge,
     rtmp: Part,
     http: Part,
 }
@@ -83,7 +88,9 @@ impl Running {
     async fn start(config: &Config, credentials: &[Credential]) -> anyhow::Result<Self> {
         let metrics = metrics::registry()?;
         let address = config.http.address;
-        let http = http::Listener::bind(&config.http, metrics::Http::new(&metrics)?)
+        let viewing = metrics::Http::new(&metrics)?;
+        let viewers = viewing.connections.clone();
+        let http = http::Listener::bind(&config.http, viewing)
             .await
             .map_err(|e| cannot_listen("HTTP", "http.address", address, &e))?;
         let packager = Packager::new(packaging(&config.hls), &metrics)?;
@@ -106,7 +113,7 @@ impl Running {
         let http = Part::start(http.local_addr()?, |stopped| http.serve(router, async { drop(stopped.await) }));
         health.enter(Phase::Ready);
         info!(http = %http.address, rtmp = %rtmp.address, version = env!("CARGO_PKG_VERSION"), "ready");
-        Ok(Self { health, registry, packager, rtmp, http })
+        Ok(Self { health, registry, packager, viewers, rtmp, http })
     }
 
     /// The name of a part that has ended though nobody stopped it.
@@ -123,8 +130,14 @@ impl Running {
         self.health.enter(Phase::Draining);
         let drained = tokio::time::timeout(deadline, async {
             self.registry.drain();
-            self.rtmp.stop().await;
-            self.packager.drain().await;
+            // Publishers take a moment to leave; viewers need not wait for that.
+            tokio::join!(self.rtmp.stop(), async {
+                let had_streams = self.packager.has_streams();
+                self.packager.drain().await;
+                if had_streams && self.viewers.get() > 0 {
+                    tokio::time::sleep(LAST_LOOK).await;
+                }
+            });
             self.http.stop().await;
         });
         match drained.await {
@@ -247,5 +260,32 @@ fn forget_ready_file(file: Option<&Path>) -> anyhow::Result<()> {
             Err(e).with_context(|| format!("cannot replace the ready file {}", file.display()))
         }
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Layers;
+
+    #[test]
+    fn the_reference_and_the_parts_agree_on_defaults() {
+        let config = Config::new(&Layers::reference()).unwrap();
+        assert_eq!(format!("{:?}", ingesting(&config)), format!("{:?}", rtmp::Config::default()));
+        assert_eq!(format!("{:?}", packaging(&config.hls)), format!("{:?}", hls::Config::default()));
+    }
+
+    #[test]
+    fn a_port_that_cannot_be_had_is_told_with_the_way_out() {
+        let check = |kind: io::ErrorKind, expected: &str| {
+            let error = cannot_listen("RTMP", "rtmp.address", "0.0.0.0:1935".parse().unwrap(), &kind.into());
+            assert_eq!(
+                error.to_string(),
+                format!("cannot listen on 0.0.0.0:1935 for RTMP: {expected} choose another with rtmp.address")
+            );
+        };
+        check(io::ErrorKind::AddrInUse, "address in use: is another server running?");
+        check(io::ErrorKind::PermissionDenied, "permission denied: ports below 1024 need a privilege;");
+        check(io::ErrorKind::AddrNotAvailable, "this machine has no such address:");
     }
 }

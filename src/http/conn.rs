@@ -1,10 +1,12 @@
 //! One HTTP connection: hyper over a socket that tells its `Patience` what happens.
 
 use std::{
-    error::Error as _,
-    fmt, io,
-    pin::Pin,
-    sync::Arc,
+    io,
+    pin::{Pin, pin},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll},
     time::Instant,
 };
@@ -19,10 +21,11 @@ use hyper::{
     server::conn::http1,
     service::service_fn,
 };
-use hyper_util::{rt::TokioIo, server::graceful::Watcher};
+use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
+    sync::watch,
 };
 use tower::Service;
 
@@ -35,19 +38,34 @@ const HEAD_BYTES_MAX: usize = 16 << 10;
 /// How a TLS handshake begins, and no HTTP request.
 const TLS_HANDSHAKE: u8 = 0x16;
 
-/// Serves one connection to its end. Returns how it ended, as the metric's label says it.
-pub async fn serve(stream: TcpStream, router: Router, limits: Limits, drain: Watcher) -> &'static str {
+/// Serves one connection to its end, which comes soon once `drain` is true. Returns how it ended,
+/// as the metric's label says it.
+pub async fn serve(stream: TcpStream, router: Router, limits: Limits, mut drain: watch::Receiver<bool>) -> &'static str {
     let patience = Arc::new(Patience::new(limits, Instant::now()));
-    let socket = Socket { stream, patience: Arc::clone(&patience), begun: false };
+    let tls = Arc::new(AtomicBool::new(false));
+    let socket = Socket { stream, patience: Arc::clone(&patience), tls: Arc::clone(&tls), begun: false };
     let service = service_fn(|request: Request<Incoming>| answer(router.clone(), Arc::clone(&patience), request));
     let connection = http1::Builder::new()
         .header_read_timeout(None)
         .max_headers(HEADERS_MAX)
         .max_buf_size(HEAD_BYTES_MAX)
         .serve_connection(TokioIo::new(socket), service);
-    tokio::select! {
-        ended = drain.watch(connection) => outcome(ended),
-        reason = out_of_patience(&patience) => reason,
+    let mut connection = pin!(connection);
+    let mut draining = false;
+    loop {
+        tokio::select! {
+            // hyper takes our error before the first byte for a peer that has left.
+            ended = &mut connection => return if tls.load(Ordering::Relaxed) { "tls" } else { outcome(ended) },
+            reason = out_of_patience(&patience) => return reason,
+            _ = drain.wait_for(|drain| *drain), if !draining => {
+                // hyper would wait for the rest of a head.
+                if !patience.is_serving() {
+                    return "drained";
+                }
+                draining = true;
+                connection.as_mut().graceful_shutdown();
+            }
+        }
     }
 }
 
@@ -73,28 +91,10 @@ async fn answer(
 fn outcome(ended: hyper::Result<()>) -> &'static str {
     match ended {
         Ok(()) => "closed",
-        Err(e) if is_tls(&e) => "tls",
         Err(e) if e.is_parse() => "not_http",
         Err(_) => "error",
     }
 }
-
-fn is_tls(error: &hyper::Error) -> bool {
-    let source = error.source().and_then(|e| e.downcast_ref::<io::Error>()).and_then(io::Error::get_ref);
-    source.is_some_and(|e| e.is::<TlsOnPlainPort>())
-}
-
-/// Someone typed `https://` for a port that speaks HTTP.
-#[derive(Debug)]
-struct TlsOnPlainPort;
-
-impl fmt::Display for TlsOnPlainPort {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("TLS on a port without TLS")
-    }
-}
-
-impl std::error::Error for TlsOnPlainPort {}
 
 /// While it lives, a response is being made or sent.
 struct Serving(Arc<Patience>);
@@ -139,6 +139,8 @@ impl HttpBody for Answering {
 struct Socket {
     stream: TcpStream,
     patience: Arc<Patience>,
+    /// Set when the peer speaks TLS: someone typed `https://` for a port without it.
+    tls: Arc<AtomicBool>,
     /// Whether the first byte has come.
     begun: bool,
 }
@@ -156,7 +158,8 @@ impl AsyncRead for Socket {
         let result = Pin::new(&mut self.stream).poll_read(cx, buffer);
         if let Some(first) = buffer.filled().get(before) {
             if !self.begun && *first == TLS_HANDSHAKE {
-                return Poll::Ready(Err(io::Error::other(TlsOnPlainPort)));
+                self.tls.store(true, Ordering::Relaxed);
+                return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
             }
             self.begun = true;
             self.patience.handle_bytes(Instant::now());

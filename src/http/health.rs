@@ -63,7 +63,7 @@ mod tests {
     #[test]
     fn only_a_ready_server_says_so() {
         let health = Health::default();
-        let mut check = |phase, status: u16| {
+        let check = |phase, status: u16| {
             health.enter(phase);
             assert_eq!((health.phase(), health.ready().status().as_u16()), (phase, status));
         };

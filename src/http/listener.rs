@@ -11,11 +11,10 @@ use std::{
 };
 
 use axum::Router;
-use hyper_util::server::graceful::GracefulShutdown;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
+    sync::{Semaphore, watch},
 };
 use tracing::{debug, warn};
 
@@ -68,7 +67,7 @@ impl Listener {
     /// Serves until `shutdown`; then accepts no more, lets what is being answered finish, and
     /// returns. The caller bounds how long that may take.
     pub async fn serve(self, router: Router, shutdown: impl Future<Output = ()>) {
-        let drain = GracefulShutdown::new();
+        let drain = watch::Sender::new(false);
         let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
         let mut last_warning = None;
         let mut shutdown = pin!(shutdown);
@@ -83,10 +82,12 @@ impl Listener {
             }
         }
         drop(self.socket);
-        drain.shutdown().await;
+        drain.send_replace(true);
+        // Each connection holds a receiver until its end.
+        drain.closed().await;
     }
 
-    fn seat(&self, stream: TcpStream, peer: SocketAddr, router: &Router, drain: &GracefulShutdown, refusals: &Arc<Semaphore>) {
+    fn seat(&self, stream: TcpStream, peer: SocketAddr, router: &Router, drain: &watch::Sender<bool>, refusals: &Arc<Semaphore>) {
         let seat = match self.crowd.enter(peer.ip()) {
             Ok(seat) => seat,
             Err(full) => return self.refuse(stream, full, refusals),
@@ -95,12 +96,12 @@ impl Listener {
         if let Err(e) = stream.set_nodelay(true) {
             debug!("no TCP_NODELAY: {e}");
         }
-        let (router, limits, metrics, watcher) = (router.clone(), self.limits, self.metrics.clone(), drain.watcher());
+        let (router, limits, metrics, drain) = (router.clone(), self.limits, self.metrics.clone(), drain.subscribe());
         metrics.connections.inc();
         tokio::spawn(async move {
             // Counted down however it ends, a panic of a handler included.
             let _open = Open(metrics.connections);
-            let outcome = conn::serve(stream, router, limits, watcher).await;
+            let outcome = conn::serve(stream, router, limits, drain).await;
             drop(seat);
             metrics.ended.with_label_values(&[outcome]).inc();
         });

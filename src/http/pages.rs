@@ -49,14 +49,14 @@ pub fn router(health: Health, registry: prometheus::Registry, media: Router) -> 
         .route("/", get(index))
         .route("/watch/{stream}", get(watch))
         .route("/assets/{*path}", get(asset))
-        .route("/favicon.svg", get(favicon))
         .route("/healthz", get(async || health::alive()))
         .route("/readyz", get(async |State(shared): State<Shared>| shared.health.ready()))
         .route("/metrics", get(scrape))
+        .method_not_allowed_fallback(problem::method_not_allowed)
         .with_state(Shared { health, registry })
+        // After that line: media has its own answers to other methods, for the sake of other origins.
         .merge(media)
         .fallback(problem::not_found)
-        .method_not_allowed_fallback(problem::method_not_allowed)
 }
 
 async fn index(headers: HeaderMap) -> Response {
@@ -73,13 +73,6 @@ async fn watch(Path(stream): Path<String>, headers: HeaderMap) -> Response {
 async fn asset(Path(path): Path<String>, headers: HeaderMap) -> Response {
     match find(&format!("assets/{path}")) {
         Some(asset) => serve(asset, StatusCode::OK, FOREVER, &headers),
-        None => problem::not_found().await,
-    }
-}
-
-async fn favicon(headers: HeaderMap) -> Response {
-    match find("favicon.svg") {
-        Some(asset) => serve(asset, StatusCode::OK, CONFIRM, &headers),
         None => problem::not_found().await,
     }
 }

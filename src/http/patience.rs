@@ -93,18 +93,28 @@ impl Patience {
         self.lock().phase = Phase::Serving;
     }
 
-    /// The last byte of a response is on its way, or the response was given up.
+    /// The last byte of a response is buffered, or the response was given up.
     pub fn handle_response_end(&self, now: Instant) {
         self.lock().phase = Phase::Resting { since: now };
+    }
+
+    /// Whether a response is being made or sent, its last buffered bytes included.
+    pub fn is_serving(&self) -> bool {
+        let state = self.lock();
+        matches!(state.phase, Phase::Serving) || state.untaken_since.is_some()
     }
 
     /// Whether the socket took some of what we had for it.
     pub fn handle_write(&self, taken: bool, now: Instant) {
         let mut state = self.lock();
-        match (taken, state.untaken_since) {
-            (true, _) => state.untaken_since = None,
-            (false, None) => state.untaken_since = Some(now),
-            (false, Some(_)) => {}
+        if !taken {
+            state.untaken_since.get_or_insert(now);
+            return;
+        }
+        state.untaken_since = None;
+        // The rest begins when the buffered end of a response is gone, however slowly.
+        if let Phase::Resting { since } = &mut state.phase {
+            *since = now;
         }
     }
 
@@ -160,7 +170,9 @@ mod tests {
         assert_eq!(end(&patience, t, t), Some((10, Reason::SlowHead)), "a silent new connection");
         patience.handle_bytes(t + 9 * S);
         assert_eq!(end(&patience, t, t), Some((10, Reason::SlowHead)), "a trickled head gains no time");
+        assert!(!patience.is_serving());
         patience.handle_request();
+        assert!(patience.is_serving());
         assert_eq!(end(&patience, t, t), None, "a held request is our own wait");
         patience.handle_response_end(t + 20 * S);
         assert_eq!(end(&patience, t, t + 20 * S), Some((80, Reason::Idle)));
@@ -181,5 +193,9 @@ mod tests {
         patience.handle_write(false, t + 26 * S);
         patience.handle_response_end(t + 26 * S);
         assert_eq!(end(&patience, t, t + 26 * S), Some((56, Reason::SlowReader)), "the last bytes count too");
+        assert!(patience.is_serving());
+        patience.handle_write(true, t + 50 * S);
+        assert!(!patience.is_serving());
+        assert_eq!(end(&patience, t, t + 50 * S), Some((110, Reason::Idle)), "a slow end is no rest");
     }
 }

@@ -163,24 +163,25 @@ impl Rendition {
         Ok(())
     }
 
-    /// The time of the next Sample is known. True when that completed a Part.
-    pub fn settle(&mut self, sample: &Sample, offset: Timestamp, epoch: u64) -> bool {
+    /// The time of the next Sample is known. True when that completed a Part. `now`: when what
+    /// lets it be published had arrived, on whichever track.
+    pub fn settle(&mut self, sample: &Sample, offset: Timestamp, epoch: u64, now: Instant) -> bool {
         let part = self.segmenter.settle(sample, offset);
-        self.publish(part, epoch)
+        self.publish(part, epoch, now)
     }
 
     /// True when the Sample completed a Part.
-    pub fn push(&mut self, sample: &Sample, offset: Timestamp, epoch: u64) -> bool {
+    pub fn push(&mut self, sample: &Sample, offset: Timestamp, epoch: u64, now: Instant) -> bool {
         let part = self.segmenter.push(sample, offset);
-        self.publish(part, epoch)
+        self.publish(part, epoch, now)
     }
 
-    fn publish(&mut self, part: Option<Part>, epoch: u64) -> bool {
+    fn publish(&mut self, part: Option<Part>, epoch: u64, now: Instant) -> bool {
         let Some(part) = part else { return false };
         let (number, part_epoch) = self.playlist.push_part(part.duration_us, part.independent, epoch);
         self.shelf.write().put_part(part_epoch, number, part.bytes);
         self.bytes += part.media_bytes;
-        self.published.push(part.received);
+        self.published.push(now);
         true
     }
 
@@ -189,7 +190,7 @@ impl Rendition {
     pub fn close(&mut self, next: Timestamp, epoch: u64, now: Instant) -> Option<ClosedSegment> {
         let cut = self.open.take()?;
         let part = self.segmenter.close_part();
-        self.publish(part, epoch);
+        self.publish(part, epoch, now);
         let closed = self.playlist.close(epoch, (next - cut.at).as_micros())?;
         self.gap = closed.parts == 0;
         self.segments += 1;

@@ -6,7 +6,7 @@
 //! The error never adds up, decode time has no gap, no Part exceeds PART-TARGET, and presentation
 //! times stay those of the source.
 
-use std::{sync::Arc, time::Instant};
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use media_core::{
@@ -31,8 +31,6 @@ pub struct Part {
     pub independent: bool,
     /// Media bytes without boxes, for bandwidth.
     pub media_bytes: usize,
-    /// When the last byte of its last Sample had arrived.
-    pub received: Instant,
 }
 
 #[derive(Debug)]
@@ -47,7 +45,6 @@ pub struct Segmenter {
     end: i64,
     /// Decode time of the last Unit.
     last: i64,
-    received: Option<Instant>,
     sequence: u32,
 }
 
@@ -56,7 +53,7 @@ impl Segmenter {
     pub fn new(track: Arc<Track>, part_target: Timestamp) -> Self {
         let part_target_ticks = part_target.ticks_in(track.timescale);
         let nominal = Nominal::new(&track);
-        Self { track, part_target_ticks, nominal, units: Vec::new(), begin: 0, end: 0, last: 0, received: None, sequence: 0 }
+        Self { track, part_target_ticks, nominal, units: Vec::new(), begin: 0, end: 0, last: 0, sequence: 0 }
     }
 
     pub fn track(&self) -> &Arc<Track> {
@@ -122,7 +119,6 @@ impl Segmenter {
         });
         self.last = dts;
         self.end = dts + duration;
-        self.received = Some(sample.received);
         if self.is_full() { self.close_part() } else { None }
     }
 
@@ -140,7 +136,6 @@ impl Segmenter {
             duration_us: Timestamp::new(self.end - self.begin, self.track.timescale).as_micros(),
             independent: self.track.kind() == TrackKind::Audio || self.units.iter().any(|unit| unit.keyframe),
             media_bytes: self.units.iter().map(|unit| unit.payload.len()).sum(),
-            received: self.received.expect("a Part holds a Sample, and that sets it"),
         };
         self.units.clear();
         Some(part)

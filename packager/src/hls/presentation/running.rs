@@ -94,7 +94,7 @@ impl Running {
         let mut changed = false;
         if let Some(rendition) = self.rendition_mut(lead) {
             if let Some(offset) = offset {
-                published = rendition.settle(sample, offset, epoch);
+                published = rendition.settle(sample, offset, epoch, sample.received);
             }
             border = rendition.at_border();
             changed = rendition.track() != &sample.track;
@@ -150,7 +150,8 @@ impl Running {
 
     fn push(&mut self, kind: TrackKind, sample: &Sample, epoch: u64) -> bool {
         let Some(offset) = self.timeline.offset() else { return false };
-        self.rendition_mut(kind).is_some_and(|rendition| rendition.is_open() && rendition.push(sample, offset, epoch))
+        self.rendition_mut(kind)
+            .is_some_and(|rendition| rendition.is_open() && rendition.push(sample, offset, epoch, sample.received))
     }
 
     /// Closes a rendition's open segment; the lead's is reported, with the follower's bytes.
@@ -167,7 +168,7 @@ impl Running {
     /// Takes the follower as far as the lead allows; at a stop (`all`) as far as it goes.
     fn follow(&mut self, epoch: u64, losses: &mut Losses, all: bool) {
         let Some(offset) = self.timeline.offset() else { return };
-        let (kind, horizon) = (self.follower(), self.timeline.horizon());
+        let (kind, horizon, now) = (self.follower(), self.timeline.horizon(), self.newest);
         let mut published = false;
         while let Some(sample) = self.followers.front() {
             let pts = in_presentation(sample.pts, offset);
@@ -186,8 +187,8 @@ impl Running {
                 self.timeline.change();
                 continue;
             }
-            published |= rendition.settle(&sample, offset, epoch);
-            published |= rendition.push(&sample, offset, epoch);
+            published |= rendition.settle(&sample, offset, epoch, now);
+            published |= rendition.push(&sample, offset, epoch, now);
         }
         published |= self.close_overdue(kind, horizon, epoch);
         if published {
@@ -208,7 +209,7 @@ impl Running {
             if late && self.rendition(kind).is_none() {
                 continue;
             }
-            self.close(kind, cut.at, epoch, sample.received);
+            self.close(kind, cut.at, epoch, self.newest);
             self.ensure(kind, sample, cut, epoch);
             reached = true;
             let started = Cut { wall_us: cut.wall_us + if late { 0 } else { (pts - cut.at).as_micros() }, ..cut };
