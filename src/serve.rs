@@ -7,7 +7,10 @@ use std::{
     io,
     net::SocketAddr,
     path::Path,
-    sync::{Arc, Weak},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, SystemTime},
 };
 
@@ -70,6 +73,8 @@ struct Running {
     health: Health,
     registry: Arc<Registry>,
     packager: Packager,
+    /// Whether any stream has come to life.
+    had_streams: Arc<AtomicBool>,
     /// Connections of viewers, open now.
     viewers: prometheus::IntGauge,
     rtmp: Part,
@@ -90,11 +95,11 @@ impl Running {
         let address = config.http.address;
         let viewing = metrics::Http::new(&metrics)?;
         let viewers = viewing.connections.clone();
-        let http = http::Listener::bind(&config.http, viewing)
-            .await
-            .map_err(|e| cannot_listen("HTTP", "http.address", address, &e))?;
+        let http =
+            http::Listener::bind(&config.http, viewing).await.map_err(|e| cannot_listen("HTTP", "http.address", address, &e))?;
         let packager = Packager::new(packaging(&config.hls), &metrics)?;
-        let registry = registry(config.limits.streams_max, packager.clone());
+        let had_streams = Arc::new(AtomicBool::new(false));
+        let registry = registry(config.limits.streams_max, packager.clone(), Arc::clone(&had_streams));
         let address = config.rtmp.address;
         let admission = Arc::new(ByKey::new(credentials.to_vec()));
         let rtmp = rtmp::Listener::bind(
@@ -113,7 +118,7 @@ impl Running {
         let http = Part::start(http.local_addr()?, |stopped| http.serve(router, async { drop(stopped.await) }));
         health.enter(Phase::Ready);
         info!(http = %http.address, rtmp = %rtmp.address, version = env!("CARGO_PKG_VERSION"), "ready");
-        Ok(Self { health, registry, packager, viewers, rtmp, http })
+        Ok(Self { health, registry, packager, had_streams, viewers, rtmp, http })
     }
 
     /// The name of a part that has ended though nobody stopped it.
@@ -132,9 +137,8 @@ impl Running {
             self.registry.drain();
             // Publishers take a moment to leave; viewers need not wait for that.
             tokio::join!(self.rtmp.stop(), async {
-                let had_streams = self.packager.has_streams();
                 self.packager.drain().await;
-                if had_streams && self.viewers.get() > 0 {
+                if self.had_streams.load(Ordering::Relaxed) && self.viewers.get() > 0 {
                     tokio::time::sleep(LAST_LOOK).await;
                 }
             });
@@ -148,10 +152,13 @@ impl Running {
 }
 
 /// Every stream that comes to life is packaged.
-fn registry(streams_max: usize, packager: Packager) -> Arc<Registry> {
+fn registry(streams_max: usize, packager: Packager, had_streams: Arc<AtomicBool>) -> Arc<Registry> {
     Arc::new_cyclic(|registry: &Weak<Registry>| {
         let registry = registry.clone();
-        Registry::new(SystemTime::now(), streams_max, move |stream| packager.adopt(&stream, registry.clone()))
+        Registry::new(SystemTime::now(), streams_max, move |stream| {
+            had_streams.store(true, Ordering::Relaxed);
+            packager.adopt(&stream, registry.clone());
+        })
     })
 }
 

@@ -19,8 +19,8 @@ use common::{
 use rustix::process::Signal;
 
 fn codecast(args: &[&str]) -> (Option<i32>, String) {
-    let out = Command::new(env!("CARGO_BIN_EXE_codecast")).args(args).output().unwrap();
-    (out.status.code(), String::from_utf8(out.stdout).unwrap())
+    let out = Command::new(env!("CARGO_BIN_EXE_codecast")).args(args).output().expect("cargo has built it");
+    (out.status.code(), String::from_utf8(out.stdout).expect("it writes text"))
 }
 
 #[test]
@@ -271,12 +271,13 @@ fn without_descriptors_the_server_waits_and_goes_on() {
 
 /// Asks for far more than two sockets hold and takes none of it. Returns when they are full.
 fn greedy(server: &Server) -> TcpStream {
-    let mut stream = TcpStream::connect(server.http).unwrap();
-    stream.write_all("GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n".repeat(5000).as_bytes()).unwrap();
+    let mut stream = TcpStream::connect(server.http).expect("the server accepts");
+    let requests = "GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n".repeat(5000);
+    stream.write_all(requests.as_bytes()).expect("the sockets hold the requests");
     let mut arrived = vec![0; 32 << 20];
     let (mut most, mut since) = (0, Instant::now());
     until("nothing more arrives", || {
-        let now = stream.peek(&mut arrived).unwrap();
+        let now = stream.peek(&mut arrived).expect("the server answers");
         if now > most {
             (most, since) = (now, Instant::now());
         }

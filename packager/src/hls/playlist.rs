@@ -268,7 +268,8 @@ impl Playlist {
             if segment.discontinuity {
                 text.push_str("#EXT-X-DISCONTINUITY\n");
             }
-            if map != Some(&segment.map) {
+            // Named anew behind a discontinuity, though the same holds: not every player carries it over.
+            if map != Some(&segment.map) || segment.discontinuity {
                 let _ = writeln!(text, "#EXT-X-MAP:URI=\"{}\"", segment.map);
                 map = Some(&segment.map);
             }
