@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# `make bench`: the benchmarks, built with optimisation. Leaves what they print in docs/results/bench.md.
+# `make bench`: the cores and the whole server under load, built with optimisation. Leaves docs/results/bench-DATE.md.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 . "$here/stage.sh"
@@ -7,5 +7,4 @@ cd "$here/.."
 
 "$here/check-toolchain.sh"
 "$here/build-web.sh"
-stage "Benchmarks"
-"$here/record.sh" bench "make bench" cargo bench --locked --package benches
+exec benches/run.sh "$@"

@@ -141,7 +141,7 @@ async fn playlist(
 ) -> Response<Body> {
     let asked = if file == "index.m3u8" { Asked::Multivariant } else { Asked::Playlist };
     let response = match (live(&inner, &stream), file.as_str()) {
-        (Err(problem), _) => problem,
+        (Err(problem), _) => *problem,
         (Ok(live), "index.m3u8") => multivariant(&inner, &live, &headers).await,
         (Ok(live), "video.m3u8") => media_playlist(&inner, &live, TrackKind::Video, query.as_deref(), &headers).await,
         (Ok(live), "audio.m3u8") => media_playlist(&inner, &live, TrackKind::Audio, query.as_deref(), &headers).await,
@@ -256,7 +256,7 @@ async fn media(
         _ => return finish(&inner, asked, problem(StatusCode::NOT_FOUND, "there is no such rendition")),
     };
     let response = match (live(&inner, &stream), epoch.parse()) {
-        (Err(problem), _) => problem,
+        (Err(problem), _) => *problem,
         (Ok(_), Err(_)) => problem(StatusCode::NOT_FOUND, "there is no such file"),
         (Ok(live), Ok(epoch)) => match fetch(&inner, &live, kind, asked, epoch, number).await {
             Some(buffers) => send(buffers, kind, &format!("\"{epoch:x}-{file}\""), &method, &headers),
@@ -410,9 +410,9 @@ fn find(inner: &Inner, name: &StreamName) -> Option<Arc<Live>> {
     inner.streams.get(name).map(|live| Arc::clone(live.value()))
 }
 
-fn live(inner: &Inner, stream: &str) -> Result<Arc<Live>, Response<Body>> {
-    let name = StreamName::parse(stream).map_err(|_| bad_name(stream))?;
-    find(inner, &name).ok_or_else(|| not_live(&name))
+fn live(inner: &Inner, stream: &str) -> Result<Arc<Live>, Box<Response<Body>>> {
+    let name = StreamName::parse(stream).map_err(|_| Box::new(bad_name(stream)))?;
+    find(inner, &name).ok_or_else(|| Box::new(not_live(&name)))
 }
 
 fn bad_name(stream: &str) -> Response<Body> {

@@ -224,22 +224,31 @@ impl Running {
         let mut closed = false;
         while let Some(&cut) = self.cuts.front() {
             let overdue = (horizon - cut.at).as_micros() > FOLLOWER_WAIT_US;
-            let Some(track) = self.rendition(kind).filter(|_| overdue).map(|rendition| Arc::clone(rendition.track())) else {
+            if !overdue || self.rendition(kind).is_none() {
                 break;
-            };
+            }
             self.cuts.pop_front();
-            self.close(kind, cut.at, epoch, self.newest);
-            let rendition = self.rendition_mut(kind).expect("looked at above");
-            closed |= rendition.open(cut, &track, cut.at, epoch).is_ok();
+            closed |= self.cross(kind, cut, epoch);
         }
         closed
+    }
+
+    /// Takes a follower over a cut that none of its frames has reached.
+    fn cross(&mut self, kind: TrackKind, cut: Cut, epoch: u64) -> bool {
+        self.close(kind, cut.at, epoch, self.newest);
+        let Some(rendition) = self.rendition_mut(kind) else { return false };
+        let track = Arc::clone(rendition.track());
+        rendition.open(cut, &track, cut.at, epoch).is_ok()
     }
 
     /// The publisher is gone: what is open is closed at once, on every rendition.
     pub(super) fn leave(&mut self, epoch: u64, losses: &mut Losses) {
         self.follow(epoch, losses, true);
         self.followers.clear();
-        self.cuts.clear();
+        // Numbers have no gap, on any rendition: a cut the follower has not reached is a gap there.
+        for cut in std::mem::take(&mut self.cuts) {
+            self.cross(self.follower(), cut, epoch);
+        }
         let end = self.renditions.iter().map(Rendition::end_of_media).max().unwrap_or(Timestamp::ZERO);
         for kind in [self.follower(), self.lead] {
             self.close(kind, end, epoch, self.newest);
