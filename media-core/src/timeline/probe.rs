@@ -55,8 +55,10 @@ const RATES: [f64; 24] = [
 /// What is known of a source before its first Sample.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Hints {
-    /// Configured, or remembered of this stream.
+    /// Configured: taken before anything else.
     pub keyframe_interval: Option<Duration>,
+    /// What this stream had before: taken where the bitstream says nothing.
+    pub remembered_interval: Option<Duration>,
     /// Announced in metadata: taken only where timestamps agree.
     pub frame_rate: Option<f64>,
     /// Smallest TARGETDURATION, in seconds; 0 leaves it to us.
@@ -90,7 +92,7 @@ pub struct Probe {
 
 impl Probe {
     pub fn new(hints: Hints) -> Self {
-        let interval_us = hints.keyframe_interval.map(|d| i64::try_from(d.as_micros()).unwrap_or(i64::MAX));
+        let interval_us = hints.keyframe_interval.map(micros);
         Self { hints, first_keyframe_us: None, last_us: None, distances_us: Vec::new(), interval_us, given_up: false }
     }
 
@@ -104,7 +106,8 @@ impl Probe {
             if sample.keyframe {
                 self.first_keyframe_us = Some(dts_us);
                 self.last_us = Some(dts_us);
-                self.interval_us = self.interval_us.or_else(|| written_interval_us(sample));
+                let remembered_us = self.hints.remembered_interval.map(micros);
+                self.interval_us = self.interval_us.or_else(|| written_interval_us(sample)).or(remembered_us);
             }
             return None;
         };
@@ -182,6 +185,10 @@ impl Probe {
         let widest_us = self.distances_us.iter().copied().max().unwrap_or(0);
         if widest_us > i64::from(ms) * 1000 + 1_000 && ms < IRREGULAR_PART_MS { (IRREGULAR_PART_MS, true) } else { (ms, false) }
     }
+}
+
+fn micros(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }
 
 fn target_duration(interval_us: Option<i64>, smallest: u32) -> u32 {

@@ -79,8 +79,14 @@ fn target_duration_holds_the_keyframe_interval() {
 #[test]
 fn x264_settings_tell_the_interval_at_the_first_keyframe() {
     let payload = h264::tests::access_unit(&[b"\x06\x05\xffx264 options: keyint=60 min-keyint=6", b"\x65\x88"]);
-    let (grid, frame) = probe(&video_track(), Hints::default(), 30.0, &[0], &payload);
-    assert_eq!((grid.target_duration, grid.keyframe_interval_us, frame), (2, Some(2_000_000), 6));
+    // They are of this publisher; what is remembered may be of another.
+    let before = Hints { remembered_interval: Some(Duration::from_secs(8)), ..Hints::default() };
+    for hints in [Hints::default(), before.clone()] {
+        let (grid, frame) = probe(&video_track(), hints, 30.0, &[0], &payload);
+        assert_eq!((grid.target_duration, grid.keyframe_interval_us, frame), (2, Some(2_000_000), 6));
+    }
+    let (grid, frame) = probe(&video_track(), before, 30.0, &[0], b"");
+    assert_eq!((grid.target_duration, frame), (10, 6), "remembered, where nothing is written");
 }
 
 #[test]

@@ -170,7 +170,8 @@ impl Inner {
         let known = memory.get(name);
         Settings {
             target_duration_min: self.config.target_duration_min,
-            keyframe_interval: self.config.keyframe_interval.or(known.and_then(|known| known.keyframe_interval)),
+            keyframe_interval: self.config.keyframe_interval,
+            remembered_interval: known.and_then(|known| known.keyframe_interval),
             after_msn: known.map(|known| known.last_msn),
         }
     }

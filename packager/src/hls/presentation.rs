@@ -46,8 +46,10 @@ const CUTS_MAX: usize = 64;
 pub struct Settings {
     /// Smallest TARGETDURATION, in seconds; 0 leaves it to the source.
     pub target_duration_min: u32,
-    /// Configured, or remembered of this stream.
+    /// Configured for every stream.
     pub keyframe_interval: Option<Duration>,
+    /// Of this stream, when it was last seen.
+    pub remembered_interval: Option<Duration>,
     /// The last media sequence number a viewer of this name can have seen.
     pub after_msn: Option<u64>,
 }
@@ -337,7 +339,12 @@ impl Presentation {
 }
 
 fn hints(settings: &Settings, frame_rate: Option<f64>) -> Hints {
-    Hints { keyframe_interval: settings.keyframe_interval, frame_rate, target_duration_min: settings.target_duration_min }
+    Hints {
+        keyframe_interval: settings.keyframe_interval,
+        remembered_interval: settings.remembered_interval,
+        frame_rate,
+        target_duration_min: settings.target_duration_min,
+    }
 }
 
 #[cfg(test)]
