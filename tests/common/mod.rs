@@ -13,6 +13,7 @@
 #![allow(dead_code)]
 
 pub mod clients;
+pub mod clients;
 pub mod http;
 
 use std::{
@@ -199,6 +200,21 @@ impl Server {
         format!("{}/{}", self.rtmp, self.stream_key)
     }
 
+    /// Where the publisher of a stream of `streams` sends to.
+    pub fn rtmp_of(&self, name: &str) -> String {
+        format!("{}/{}", self.rtmp, key_of(name))
+    }
+
+    /// The address of a stream's multivariant playlist.
+    pub fn playlist(&self, name: &str) -> String {
+        format!("{}/live/{name}/index.m3u8", self.http_url)
+    }
+
+    /// Waits until a stream can be played.
+    pub fn playable(&self, name: &str) {
+        until(&format!("{name} can be played"), || (self.get(&format!("/live/{name}/index.m3u8")).status == 200).then_some(()));
+    }
+
     pub fn get(&self, path: &str) -> http::Response {
         http::get(self.http, path)
     }
@@ -282,13 +298,33 @@ impl Capture {
 }
 
 /// What `look` finds, looked for again and again until it is there.
-pub fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+pub fn until<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
+    within(PATIENCE, what, look)
+}
+
+/// The same with a longer or shorter patience.
+pub fn within<T>(patience: Duration, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let start = Instant::now();
     loop {
         if let Some(found) = look() {
             return found;
         }
-        assert!(start.elapsed() < PATIENCE, "waited {PATIENCE:?} until {what}");
+        assert!(start.elapsed() < patience, "waited {patience:?} until {what}");
         thread::sleep(GLANCE);
     }
+}
+
+/// Whether the long tests run as well: `make e2e`.
+pub fn is_long_run() -> bool {
+    std::env::var_os("CODECAST_E2E").is_some_and(|value| value != "0" && !value.is_empty())
+}
+
+/// A configuration of these streams; their keys are `key_of` their names.
+pub fn streams(names: &[&str]) -> String {
+    names.iter().map(|name| format!("[[stream]]\nname = \"{name}\"\nkey = \"{}\"\n", key_of(name))).collect()
+}
+
+/// The key of a stream that `streams` has configured.
+pub fn key_of(name: &str) -> String {
+    format!("secret-of-{name}-0123456789")
 }

@@ -57,7 +57,8 @@ function serve(request, response) {
   response.writeHead(200, { 'content-type': 'text/javascript' }).end(fs.readFileSync(file));
 }
 
-/** One browser. `open(player, url)` answers a page that has begun to play; `close()` ends everything. */
+/** One browser. `open(player, url)` answers a page that has begun to play, in a context of its own or `among` the
+ *  pages of one; `close()` ends everything. */
 export async function stage() {
   const { chromium } = modules('playwright-core');
   const server = http.createServer(serve);
@@ -67,9 +68,14 @@ export async function stage() {
   const script = probeScript();
   const configs = { 'hls.js': JSON.parse(process.env.HLS_CONFIG ?? '{}'), shaka: JSON.parse(process.env.SHAKA_CONFIG ?? '{}') };
 
-  async function open(player, url) {
+  async function newContext() {
     const context = await browser.newContext({ ignoreHTTPSErrors: true, viewport: { width: 1280, height: 800 } });
     await context.addInitScript({ content: script });
+    return context;
+  }
+
+  async function open(player, url, among = null) {
+    const context = among ?? await newContext();
     const page = await context.newPage();
     page.requests = { total: 0, blockingReloads: 0, refused: 0 };
     page.on('request', (r) => { page.requests.total++; if (r.url().includes('_HLS_msn=')) page.requests.blockingReloads++; });
