@@ -62,7 +62,8 @@ impl State {
         let by_clock = wall.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()) / SECONDS_A_NUMBER;
         Self {
             epoch: 0,
-            next_msn: by_clock.max(after.map_or(0, |msn| msn + 1)),
+            // One number is left out: a playlist opens with a gap of its own.
+            next_msn: by_clock.max(after.map_or(0, |msn| msn + 2)),
             discontinuities: 0,
             target_duration: grid.target_duration,
             part_target_ms: grid.part_target_ms,

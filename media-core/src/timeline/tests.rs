@@ -235,7 +235,7 @@ fn state_survives_saving_and_loading() {
 fn numbers_of_one_name_never_go_back() {
     let grid = Probe::new(Hints::default()).audio_grid_for_tests();
     assert_eq!(State::new(&grid, wall(0), None).next_msn, 1_000_000_000);
-    assert_eq!(State::new(&grid, wall(0), Some(5_000_000_000)).next_msn, 5_000_000_001);
+    assert_eq!(State::new(&grid, wall(0), Some(5_000_000_000)).next_msn, 5_000_000_002);
 }
 
 #[test]

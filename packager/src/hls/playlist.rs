@@ -164,18 +164,37 @@ impl Playlist {
     /// Opens a segment; the one before must be closed. `map` is its initialization segment's address.
     pub fn open(&mut self, cut: &Cut, map: Arc<str>) {
         debug_assert!(self.open.is_none());
-        let mut head = String::with_capacity(80);
-        let _ = writeln!(head, "#EXT-X-PROGRAM-DATE-TIME:{}", date_time(cut.wall_us));
+        if self.segments.is_empty() {
+            self.lead_in(cut, &map);
+        }
         self.next_msn = cut.msn;
         self.open = Some(Listed {
             msn: cut.msn,
-            discontinuity: cut.discontinuity && !self.segments.is_empty(),
+            discontinuity: cut.discontinuity && self.segments.len() > 1,
             map,
             duration_us: 0,
             parts: 0,
-            head,
+            head: dated(cut.wall_us),
             part_lines: String::new(),
             tail: String::new(),
+        });
+    }
+
+    /// A gap before the first segment. hls.js and Shaka take no playlist without a whole segment, and for the
+    /// first seconds of a presentation there is none: with this one they play from the first Part on.
+    fn lead_in(&mut self, first: &Cut, map: &Arc<str>) {
+        let duration_us = i64::from(self.constants.target_duration) * 1_000_000;
+        let msn = first.msn.saturating_sub(1);
+        let uri = segment_uri(self.folder, self.hint_epoch, msn);
+        self.segments.push_back(Listed {
+            msn,
+            discontinuity: false,
+            map: Arc::clone(map),
+            duration_us,
+            parts: 0,
+            head: dated(first.wall_us - duration_us),
+            part_lines: String::new(),
+            tail: format!("#EXT-X-GAP\n#EXTINF:{},\n{uri}\n", Seconds(duration_us)),
         });
     }
 
@@ -352,6 +371,10 @@ impl std::fmt::Display for Seconds {
         let hundredths = (self.0 + 5) / 10;
         write!(f, "{}.{:05}", hundredths / 100_000, hundredths % 100_000)
     }
+}
+
+fn dated(wall_us: i64) -> String {
+    format!("#EXT-X-PROGRAM-DATE-TIME:{}\n", date_time(wall_us))
 }
 
 fn date_time(wall_us: i64) -> String {
