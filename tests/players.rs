@@ -27,10 +27,10 @@ fn assert_plays(server: &Server, stream: &str, fps: u32) {
     }
 }
 
-/// Shaka 5.2.12 asks for the address `undefined` when a presentation has no whole segment yet.
+/// Shaka 5.2.12 asks for the address `undefined` when a presentation has few whole segments yet.
 fn wait_for_segments(server: &Server, stream: &str) {
     until(&format!("{stream} has segments"), || {
-        (server.get(&format!("/live/{stream}/audio.m3u8")).text().matches("#EXTINF").count() >= 2).then_some(())
+        (server.get(&format!("/live/{stream}/audio.m3u8")).text().matches("#EXTINF").count() >= 4).then_some(())
     });
 }
 
