@@ -85,6 +85,8 @@ pub struct Cut {
     pub independent: bool,
     /// PROGRAM-DATE-TIME, in microseconds since 1970.
     pub wall_us: i64,
+    /// How long the segment was that it closes, in microseconds; 0 for the first cut.
+    pub closes_us: i64,
 }
 
 /// What becomes of a lead Sample.
@@ -226,6 +228,7 @@ impl Timeline {
             self.last_keyframe_us = Some(dts_us);
         }
         self.newest_us = dts_us;
+        let closes_us = dts_us - self.last_cut_us;
         self.last_cut_us = dts_us;
         self.re_anchor(dts_us, wall);
         self.cut_next = false;
@@ -241,6 +244,7 @@ impl Timeline {
             discontinuity,
             independent,
             wall_us: anchor.wall_us + dts_us - anchor.media_us,
+            closes_us,
         })
     }
 

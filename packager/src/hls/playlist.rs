@@ -183,7 +183,9 @@ impl Playlist {
     /// A gap before the first segment. hls.js and Shaka take no playlist without a whole segment, and for the
     /// first seconds of a presentation there is none: with this one they play from the first Part on.
     fn lead_in(&mut self, first: &Cut, map: &Arc<str>) {
-        let duration_us = i64::from(self.constants.target_duration) * 1_000_000;
+        let target_us = i64::from(self.constants.target_duration) * 1_000_000;
+        // A track that was added later: as long as the segment that the others have there.
+        let duration_us = if first.closes_us > 0 { first.closes_us } else { target_us };
         let msn = first.msn.saturating_sub(1);
         let uri = segment_uri(self.folder, self.hint_epoch, msn);
         self.segments.push_back(Listed {

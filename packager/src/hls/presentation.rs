@@ -348,4 +348,6 @@ fn hints(settings: &Settings, frame_rate: Option<f64>) -> Hints {
 }
 
 #[cfg(test)]
+mod streams;
+#[cfg(test)]
 mod tests;

@@ -145,10 +145,10 @@ impl Segmenter {
         sample.dts.ticks_in(self.track.timescale) + offset.ticks_in(self.track.timescale)
     }
 
-    /// No further whole frame fits. A quarter frame of jitter is not counted: it is taken out of the last duration.
+    /// No further whole frame fits. A quarter frame of video's jitter is not counted: it is taken out of the last duration.
     fn is_full(&self) -> bool {
-        let length = self.end - self.begin;
-        length + self.nominal.ticks > self.part_target_ticks + self.nominal.ticks / 4
+        let jitter = if self.nominal.exact { 0 } else { self.nominal.ticks / 4 };
+        self.end - self.begin + self.nominal.ticks > self.part_target_ticks + jitter
     }
 }
 
