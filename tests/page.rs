@@ -12,7 +12,7 @@ use std::{
 
 use common::{
     Server,
-    clients::{Clips, away, publish, seconds, tool},
+    real::{Clips, away, publish, seconds, tool},
 };
 use serde_json::Value;
 

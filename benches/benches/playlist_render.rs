@@ -25,6 +25,7 @@ fn playlist() -> Playlist {
             discontinuity: false,
             independent: true,
             wall_us: 1_795_000_000_000_000 + seconds * 1_000_000,
+            closes_us: 0,
         };
         playlist.open(&cut, Arc::from("video/1795000000000/init-1.mp4"));
         let open = n + 1 == SEGMENTS;

@@ -295,3 +295,6 @@ impl StopSignal {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

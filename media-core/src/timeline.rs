@@ -19,6 +19,8 @@ pub use probe::{Grid, Hints, Probe};
 
 /// A segment may be this much longer than TARGETDURATION: its EXTINF still rounds down to it.
 const SLACK_US: i64 = 400_000;
+/// And this much longer at the very most, where the lead pauses: with what its media may lag behind, more would round up.
+const PAUSE_SLACK_US: i64 = 460_000;
 /// Timestamps in milliseconds, summed over a segment, are off by less than this.
 const ROUNDING_US: i64 = 10_000;
 /// How fast PROGRAM-DATE-TIME follows a drifting publisher: 5 ms a cut is 2,500 ppm of a 2 s
@@ -211,6 +213,23 @@ impl Timeline {
         if full { self.open(sample, false, wall) } else { Place::Continue }
     }
 
+    /// A cut in a pause of the lead that ends with `sample`, if waiting for it made the segment too long: asked before
+    /// `push`, until there is none. Followers go on meanwhile, and their segments have the same limit.
+    pub fn cut_in_pause(&mut self, sample: &Sample, wall: SystemTime) -> Option<Cut> {
+        self.offset?;
+        let target_us = i64::from(self.state.target_duration) * 1_000_000;
+        if self.presentation_us(sample) - self.last_cut_us <= target_us + PAUSE_SLACK_US {
+            return None;
+        }
+        let at_us = (self.last_cut_us + target_us).max(self.newest_us + 1_000);
+        // What is broken is mended by a keyframe, and here is none.
+        let broken = std::mem::take(&mut self.broken);
+        let newest_us = self.newest_us;
+        let cut = self.cut(at_us, false, wall);
+        (self.broken, self.newest_us) = (broken, newest_us);
+        Some(cut)
+    }
+
     /// Whether a keyframe opens a segment: waiting for the next one could pass the limit. A source
     /// that can be cut at every Part (audio, intra-only video) is cut on the last border that fits.
     fn is_due(&self, since_us: i64, border: bool) -> bool {
@@ -227,6 +246,10 @@ impl Timeline {
             self.lead_us = lead_us(sample);
             self.last_keyframe_us = Some(dts_us);
         }
+        Place::Open(self.cut(dts_us, independent, wall))
+    }
+
+    fn cut(&mut self, dts_us: i64, independent: bool, wall: SystemTime) -> Cut {
         self.newest_us = dts_us;
         let closes_us = dts_us - self.last_cut_us;
         self.last_cut_us = dts_us;
@@ -238,14 +261,14 @@ impl Timeline {
         self.state.next_msn += 1;
         let at_us = dts_us + self.lead_us;
         let anchor = self.state.anchor.expect("re_anchor has set it");
-        Place::Open(Cut {
+        Cut {
             msn,
             at: Timestamp::from_micros(at_us),
             discontinuity,
             independent,
             wall_us: anchor.wall_us + dts_us - anchor.media_us,
             closes_us,
-        })
+        }
     }
 
     fn presentation_us(&self, sample: &Sample) -> i64 {

@@ -13,8 +13,8 @@
 #![allow(dead_code)]
 
 pub mod clients;
-pub mod clients;
 pub mod http;
+pub mod real;
 
 use std::{
     fs,
@@ -312,11 +312,6 @@ pub fn within<T>(patience: Duration, what: &str, mut look: impl FnMut() -> Optio
         assert!(start.elapsed() < patience, "waited {patience:?} until {what}");
         thread::sleep(GLANCE);
     }
-}
-
-/// Whether the long tests run as well: `make e2e`.
-pub fn is_long_run() -> bool {
-    std::env::var_os("CODECAST_E2E").is_some_and(|value| value != "0" && !value.is_empty())
 }
 
 /// A configuration of these streams; their keys are `key_of` their names.

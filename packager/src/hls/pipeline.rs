@@ -226,10 +226,10 @@ impl Task {
                     Next::Closed => break "the publisher did not come back",
                 },
                 () = sleep_until(deadline) => {
-                    if self.away_until.is_some_and(|until| until <= Instant::now()) && self.retire() {
+                    if self.away_until.is_some_and(|until| until <= now()) && self.retire() {
                         break "the publisher did not come back";
                     }
-                    self.presentation.handle_timeout(Instant::now());
+                    self.presentation.handle_timeout(now());
                     self.show();
                 }
             }
@@ -247,7 +247,7 @@ impl Task {
         for item in batch.drain(..) {
             match &item {
                 Item::Join { epoch, .. } => self.joined(*epoch),
-                Item::Leave => self.away_until = Some(Instant::now() + self.inner.config.resume_window),
+                Item::Leave => self.away_until = Some(now() + self.inner.config.resume_window),
                 _ => {}
             }
             if self.presentation.handle(&item, wall) == Verdict::Replace {
@@ -295,7 +295,7 @@ impl Task {
             front.presentation = epoch;
             (front.multivariant, front.offer, front.video, front.audio) = (None, None, None, None);
         });
-        self.presentation.handle(&Item::Join { epoch, received: Instant::now() }, wall);
+        self.presentation.handle(&Item::Join { epoch, received: now() }, wall);
         for item in held {
             self.presentation.handle(&item, wall);
         }
@@ -380,6 +380,11 @@ impl Front {
             TrackKind::Audio => self.audio.as_ref(),
         }
     }
+}
+
+/// Of the runtime's clock, as everything that waits: a test may stop it.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
 }
 
 async fn sleep_until(deadline: Option<Instant>) {

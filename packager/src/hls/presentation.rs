@@ -348,6 +348,4 @@ fn hints(settings: &Settings, frame_rate: Option<f64>) -> Hints {
 }
 
 #[cfg(test)]
-mod streams;
-#[cfg(test)]
 mod tests;

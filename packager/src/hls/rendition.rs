@@ -29,6 +29,9 @@ impl SharedShelf {
     }
 }
 
+/// What a segment may still catch up on: more than any jitter, and so little that EXTINF rounds down all the same.
+const LAG_MAX: Timestamp = Timestamp::from_millis(30);
+
 #[derive(Debug)]
 pub struct Rendition {
     pub kind: TrackKind,
@@ -135,7 +138,9 @@ impl Rendition {
     /// Opens the segment of `cut`; `first` is its first Sample's decode time in the presentation.
     /// The segment before must be closed.
     pub fn open(&mut self, cut: Cut, track: &Arc<Track>, first: Timestamp, epoch: u64) -> Result<(), fmp4::InitError> {
-        let fresh = cut.discontinuity || self.gap || self.map.is_none();
+        // What paused goes on at its own time: a segment that had to catch up would be too long.
+        let paused = first > self.segmenter.end() + LAG_MAX;
+        let fresh = cut.discontinuity || self.gap || paused || self.map.is_none();
         if fresh {
             self.segmenter.restart(track, first, self.part_target);
             self.gap = false;

@@ -196,6 +196,3 @@ impl Nominal {
         self.ticks = (self.fine >> NOMINAL_SHIFT).max(1);
     }
 }
-
-#[cfg(test)]
-mod tests;

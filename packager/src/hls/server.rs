@@ -100,10 +100,11 @@ async fn list(State(inner): Shared) -> Response<Body> {
 }
 
 async fn status(State(inner): Shared, Path(stream): Path<String>) -> Response<Body> {
-    let Ok(name) = StreamName::parse(&stream) else { return finish(&inner, Asked::Status, bad_name(&stream)) };
+    let Ok(name) = StreamName::parse(&stream) else { return finish(&inner, Asked::Status, bad_name()) };
     let mut body = match find(&inner, &name) {
         Some(live) => describe(&live.name, &live.front.borrow()),
-        None => json!({ "stream": name.as_str(), "state": "offline" }),
+        // An unknown name is not repeated: it may be a key in the wrong place.
+        None => json!({ "state": "offline" }),
     };
     body["now"] = millis(SystemTime::now()).into();
     finish(&inner, Asked::Status, document(body))
@@ -158,7 +159,7 @@ async fn multivariant(inner: &Inner, live: &Live, headers: &HeaderMap) -> Respon
         front.wait_for(|front| front.multivariant.is_some() || front.state != LiveState::Live),
     );
     let found = ready.await.ok().and_then(Result::ok).and_then(|front| front.multivariant.clone());
-    let Some(multivariant) = found else { return not_live(&live.name) };
+    let Some(multivariant) = found else { return not_live() };
     let gzip = accepts_gzip(headers);
     let body = if gzip { multivariant.gzip() } else { multivariant.plain() };
     text(body, gzip, REVALIDATE, None, headers)
@@ -199,7 +200,7 @@ async fn media_playlist(inner: &Inner, live: &Live, kind: TrackKind, query: Opti
         let front = live.front.borrow();
         (front.shown(kind).cloned(), front.target_duration)
     };
-    let Some(shown) = shown else { return not_live(&live.name) };
+    let Some(shown) = shown else { return not_live() };
     let (rendered, awaited) = match directives.position {
         None => (shown.rendered.borrow().clone(), false),
         Some(position) => match hold(inner, &shown, position, target_duration).await {
@@ -411,17 +412,17 @@ fn find(inner: &Inner, name: &StreamName) -> Option<Arc<Live>> {
 }
 
 fn live(inner: &Inner, stream: &str) -> Result<Arc<Live>, Box<Response<Body>>> {
-    let name = StreamName::parse(stream).map_err(|_| Box::new(bad_name(stream)))?;
-    find(inner, &name).ok_or_else(|| Box::new(not_live(&name)))
+    let name = StreamName::parse(stream).map_err(|_| Box::new(bad_name()))?;
+    find(inner, &name).ok_or_else(|| Box::new(not_live()))
 }
 
-fn bad_name(stream: &str) -> Response<Body> {
-    let shown: String = stream.chars().take(80).collect();
-    problem(StatusCode::NOT_FOUND, &format!("{shown:?} is no stream name: 1 to 64 letters, digits, '-' or '_'"))
+/// Neither repeats what was asked for: it may be a stream key in the wrong place, and answers are logged and shared.
+fn bad_name() -> Response<Body> {
+    problem(StatusCode::NOT_FOUND, "that is no stream name: 1 to 64 letters, digits, '-' or '_'")
 }
 
-fn not_live(name: &StreamName) -> Response<Body> {
-    let mut response = problem(StatusCode::NOT_FOUND, &format!("{name} is not live"));
+fn not_live() -> Response<Body> {
+    let mut response = problem(StatusCode::NOT_FOUND, "there is no live stream of this name");
     response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("2"));
     response
 }

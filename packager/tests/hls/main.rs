@@ -1,5 +1,10 @@
 //! The packager from outside: what a scripted publisher sends, read back as a player reads it.
 
+#![expect(clippy::unwrap_used, reason = "in a test a failed step is the failure")]
+
+mod http;
+mod playlist;
+mod presentation;
 mod reader;
 mod script;
 mod segmenter;

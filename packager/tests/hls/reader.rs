@@ -213,7 +213,7 @@ impl Fragment {
             let duration = i64::from(entry.duration.unwrap());
             dts += duration;
             let at = dts - duration;
-            Placed { dts: at, pts: at + i64::from(entry.cts.unwrap()), duration, sync: entry.flags.unwrap() & 0x0001_0000 == 0 }
+            Placed { dts: at, pts: at + entry.cts.unwrap(), duration, sync: entry.flags.unwrap() & 0x0001_0000 == 0 }
         });
         Self { begin, samples: placed.collect() }
     }

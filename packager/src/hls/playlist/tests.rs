@@ -122,7 +122,9 @@ fn longer_segments_get_four_target_durations() {
     let mut playlist = Playlist::new("video", constants, 1, 0, 7);
     for msn in 1..12 {
         playlist.open(&cut(msn, false), "init".into());
-        (0..10).for_each(|n| drop(playlist.push_part(1_000_000, n == 0, 7)));
+        for n in 0..10 {
+            playlist.push_part(1_000_000, n == 0, 7);
+        }
         playlist.close(7, 0);
     }
     assert_eq!(playlist.window_us(), 40_000_000);
@@ -153,7 +155,9 @@ fn a_discontinuity_is_counted_when_it_has_left() {
     for msn in 10..30 {
         playlist.close(7, 0);
         playlist.open(&cut(msn, false), "video/7/init-1.mp4".into());
-        (0..10).for_each(|n| drop(playlist.push_part(200_000, n == 0, 7)));
+        for n in 0..10 {
+            playlist.push_part(200_000, n == 0, 7);
+        }
     }
     let old = text(&mut playlist);
     assert!(!old.contains("#EXT-X-DISCONTINUITY\n") && old.contains("#EXT-X-DISCONTINUITY-SEQUENCE:1\n"), "{old}");

@@ -106,6 +106,7 @@ impl Running {
             }
             self.timeline.change();
         }
+        published |= self.cut_pause(sample, epoch, wall, losses);
         match self.timeline.push(sample, border, wall) {
             Place::Drop => losses.undecodable += 1,
             Place::Continue => published |= self.push(lead, sample, epoch),
@@ -121,6 +122,19 @@ impl Running {
         if published {
             self.render(lead);
         }
+    }
+
+    /// The lead paused for longer than a segment may last. Its own segments in there are gaps.
+    fn cut_pause(&mut self, sample: &Arc<Sample>, epoch: u64, wall: SystemTime, losses: &mut Losses) -> bool {
+        let mut cuts = 0;
+        while cuts < CUTS_MAX
+            && let Some(cut) = self.timeline.cut_in_pause(sample, wall)
+        {
+            losses.cuts_without_keyframe += 1;
+            self.open_lead(cut, sample, epoch, losses);
+            cuts += 1;
+        }
+        cuts > 0
     }
 
     fn open_lead(&mut self, cut: Cut, sample: &Arc<Sample>, epoch: u64, losses: &mut Losses) {
