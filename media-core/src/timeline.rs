@@ -185,6 +185,11 @@ impl Timeline {
         Timestamp::from_micros(self.newest_us + self.lead_us)
     }
 
+    /// Where the open segment ends at the latest, on every rendition.
+    pub fn open_until(&self) -> Timestamp {
+        Timestamp::from_micros(self.last_cut_us + self.lead_us + self.limit_us())
+    }
+
     /// Places the next Sample of the lead track. `border`: the lead's Parts end before it, so that
     /// a cut without a keyframe costs no short Part.
     pub fn push(&mut self, sample: &Sample, border: bool, wall: SystemTime) -> Place {

@@ -288,7 +288,9 @@ impl Run {
                 if let Some(newest_us) = self.newest_us.filter(|_| self.live && kind == TrackKind::Audio) {
                     let frame_us = micros(fragment.samples[0].duration);
                     let ahead_us = micros(end) - newest_us - frame_us;
-                    assert!(ahead_us <= 1_000, "{at}: {ahead_us} us beyond the newest picture");
+                    // Where the P-frame of a pyramid was lost, its B-frames tell how far decoding is.
+                    let most_us = if self.regular { 1_000 } else { 100_000 };
+                    assert!(ahead_us <= most_us, "{at}: {ahead_us} us beyond the newest picture");
                 }
             }
             after_gap = segment.gap;
@@ -625,6 +627,8 @@ fn whatever_comes_the_rules_hold() {
         let settings = Settings { keyframe_interval: (seed % 2 == 0).then(|| Duration::from_secs(2)), ..Settings::default() };
         let mut run = Run::with(settings);
         run.regular = false;
+        run.every = 1 + seed % 4;
+        println!("seed {seed}");
         let regular = Video { pyramid, ..Video::new(frames, 1, Keys::Every(u64::from(frames) * 2)) };
         for _ in 0..3 {
             let (mut video_until, mut audio_until) = (0, 0);
@@ -644,6 +648,5 @@ fn whatever_comes_the_rules_hold() {
             run.leave();
             run.pause(2.0);
         }
-        println!("seed {seed} is fine");
     }
 }

@@ -186,7 +186,8 @@ impl Running {
         let mut published = false;
         while let Some(sample) = self.followers.front() {
             let pts = in_presentation(sample.pts, offset);
-            if pts > horizon && !all {
+            if pts > horizon && (!all || pts > self.timeline.open_until()) {
+                // At a stop: what the lead has not come to and the open segment cannot hold is dropped with the rest.
                 break;
             }
             let sample = self.followers.pop_front().expect("front was there");
@@ -258,6 +259,7 @@ impl Running {
     /// The publisher is gone: what is open is closed at once, on every rendition.
     pub(super) fn leave(&mut self, epoch: u64, losses: &mut Losses) {
         self.follow(epoch, losses, true);
+        losses.late += self.followers.len() as u64;
         self.followers.clear();
         // Numbers have no gap, on any rendition: a cut the follower has not reached is a gap there.
         for cut in std::mem::take(&mut self.cuts) {

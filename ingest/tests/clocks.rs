@@ -1,0 +1,125 @@
+//! Clocks that jump on one track, by awkward amounts, or run at the wrong speed, in virtual time.
+
+use ingest::repair::{Clocks, Repair};
+use media_core::Timescale;
+
+const RATE: Timescale = Timescale::new(44_100).expect("44100 is not 0");
+/// How far video and audio sent at the same moment may be apart: what an eye forgives at the lips.
+const APART_US_MAX: i64 = 150_000;
+
+/// A publisher of 30 pictures and 43 audio frames a second.
+#[derive(Default)]
+struct Source {
+    clocks: Clocks,
+    video_us: Option<i64>,
+    audio_us: Option<i64>,
+    /// The largest distance between the newest video and the newest audio, since it was last taken.
+    apart_us: i64,
+}
+
+impl Source {
+    /// From `from` to `to` ms of true time; each clock tells its time, or `None` where the track is silent.
+    fn run(&mut self, from: i64, to: i64, video: impl Fn(i64) -> Option<i64>, audio: impl Fn(i64) -> Option<i64>) {
+        let picture_at = |n: i64| n * 100 / 3;
+        let frame_at = |n: i64| n * 1024 * 10 / 441;
+        let (mut picture, mut frame) = (0, 0);
+        loop {
+            let (picture_ms, frame_ms) = (picture_at(picture), frame_at(frame));
+            let at = picture_ms.min(frame_ms);
+            if at >= to {
+                break;
+            }
+            let told = if picture_ms <= frame_ms { video(at) } else { audio(at) }.filter(|_| at >= from);
+            match told {
+                Some(ms) if picture_ms <= frame_ms => self.video(ms),
+                Some(ms) => self.audio(ms),
+                None => {}
+            }
+            if picture_ms <= frame_ms { picture += 1 } else { frame += 1 }
+        }
+    }
+
+    fn video(&mut self, ms: i64) {
+        let stamp = self.clocks.video(ms as u32, 0);
+        assert!(stamp.pts >= stamp.dts);
+        grow(&mut self.video_us, stamp.dts.as_micros());
+        self.compare();
+    }
+
+    fn audio(&mut self, ms: i64) {
+        if let Some(at) = self.clocks.audio(ms as u32, RATE, 1024) {
+            grow(&mut self.audio_us, at.as_micros());
+        }
+        self.compare();
+    }
+
+    fn compare(&mut self) {
+        if let (Some(video), Some(audio)) = (self.video_us, self.audio_us) {
+            self.apart_us = self.apart_us.max((video - audio).abs());
+        }
+    }
+
+    fn count(&self, repair: Repair) -> u64 {
+        self.clocks.repairs().of(repair)
+    }
+}
+
+fn grow(last: &mut Option<i64>, at: i64) {
+    assert!(last.is_none_or(|last| at > last), "{at} after {last:?}");
+    *last = Some(at);
+}
+
+/// A clock that is set by `jump` ms after 5 s.
+fn jumping(jump: i64) -> impl Fn(i64) -> Option<i64> + Copy {
+    move |t| Some(100_000 + t + if t >= 5000 { jump } else { 0 })
+}
+
+#[test]
+fn a_jump_of_one_track_leaves_the_other_where_it_is() {
+    let steady = jumping(0);
+    for jump in [-500, 10_000, -60_000] {
+        for on_video in [true, false] {
+            let mut source = Source::default();
+            match on_video {
+                true => source.run(0, 20_000, jumping(jump), steady),
+                false => source.run(0, 20_000, steady, jumping(jump)),
+            }
+            let repairs = source.clocks.repairs();
+            assert!(source.apart_us < APART_US_MAX, "{jump} ms, video {on_video}: {} us apart, {repairs:?}", source.apart_us);
+            assert_eq!(repairs.of(Repair::JumpBackward) + repairs.of(Repair::JumpForward), 1, "{jump} ms: {repairs:?}");
+        }
+    }
+}
+
+/// Near the border between jitter and jump the tracks, whose frames differ in length, may fall on either side of it.
+#[test]
+fn a_jump_of_both_tracks_by_any_amount_keeps_them_together() {
+    for jump in (-300..-20).chain(2900..3100) {
+        let mut source = Source::default();
+        source.run(0, 12_000, jumping(jump), jumping(jump));
+        // The jump itself may show for a moment; what counts is where it ends.
+        source.apart_us = 0;
+        source.run(12_000, 20_000, jumping(jump), jumping(jump));
+        assert!(source.apart_us < APART_US_MAX, "{jump} ms: {} us apart, {:?}", source.apart_us, source.clocks.repairs());
+    }
+}
+
+/// Audio is muted for 5 s, as when a device is unplugged, some time after video's clock alone was set.
+#[test]
+fn a_pause_of_one_track_stays_a_pause_after_a_jump_of_the_other() {
+    for jump in [0, -500, 10_000] {
+        for on_video in [true, false] {
+            let (jumped, muted) = (jumping(jump), |t: i64| jumping(0)(t).filter(|_| !(10_000..15_000).contains(&t)));
+            let mut source = Source::default();
+            match on_video {
+                true => source.run(0, 15_000, jumped, muted),
+                false => source.run(0, 15_000, muted, jumped),
+            }
+            // The pause as seen from its end: one frame of the muted track brings it up.
+            source.run(15_000, 15_100, if on_video { jumped } else { jumping(0) }, if on_video { jumping(0) } else { jumped });
+            source.apart_us = 0;
+            source.run(15_100, 20_000, if on_video { jumped } else { jumping(0) }, if on_video { jumping(0) } else { jumped });
+            assert!(source.apart_us < APART_US_MAX, "{jump} ms: {} us apart, {:?}", source.apart_us, source.clocks.repairs());
+        }
+    }
+}
