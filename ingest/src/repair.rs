@@ -129,6 +129,8 @@ struct TrackClock {
     last: Option<Last>,
     base_ms: i64,
     frame_ms: Option<i64>,
+    /// The latest of our times so far.
+    furthest_ms: i64,
 }
 
 /// The newest sample of a track: the publisher's time, and ours.
@@ -249,19 +251,34 @@ impl TrackClock {
             // A track that comes later joins the base that holds.
             return if self.base_ms == newest_base_ms { Step::On } else { Step::Adopt };
         };
-        let near = |step: i64| (-BACKWARD_JITTER_MAX_MS..=FORWARD_STEP_MAX_MS).contains(&step);
-        if near(wide_ms - last.wide_ms) {
+        let step = wide_ms - last.wide_ms;
+        let adopted = wide_ms + newest_base_ms - last.out_ms;
+        let may_adopt = newest_base_ms != self.base_ms && (-TRACKS_APART_MAX_MS..=FORWARD_STEP_MAX_MS).contains(&adopted);
+        // Frames differ in length: by the same jump one track may stay below a limit and the other pass it.
+        let nearer = may_adopt && adopted.abs() < step.abs();
+        if (-BACKWARD_JITTER_MAX_MS..=FORWARD_STEP_MAX_MS).contains(&step) && !nearer {
             return Step::On;
         }
-        let adopted = wide_ms + newest_base_ms - last.out_ms;
-        if newest_base_ms != self.base_ms && (-TRACKS_APART_MAX_MS..=FORWARD_STEP_MAX_MS).contains(&adopted) {
-            return Step::Adopt;
-        }
-        let beside = other.last.is_some_and(|o| (wide_ms - o.wide_ms).abs() <= TRACKS_APART_MAX_MS);
-        if wide_ms > last.wide_ms && other.base_ms == self.base_ms && beside {
+        if step > 0 && other.is_beside(wide_ms + self.base_ms) {
             return Step::Hole;
         }
+        if may_adopt {
+            return Step::Adopt;
+        }
+        if (-2 * BACKWARD_JITTER_MAX_MS..0).contains(&step) && other.base_ms == self.base_ms && other.lags() {
+            return Step::On; // The other was clamped for the same step.
+        }
         Step::Jump { from: last }
+    }
+
+    /// Whether a moment of our timeline is about where this track is.
+    fn is_beside(&self, out_ms: i64) -> bool {
+        self.last.is_some_and(|last| (out_ms - last.out_ms).abs() <= TRACKS_APART_MAX_MS)
+    }
+
+    /// Whether the track has stepped back and not caught up yet.
+    fn lags(&self) -> bool {
+        self.last.is_some_and(|last| last.out_ms < self.furthest_ms)
     }
 
     fn advance(&mut self, wide_ms: i64) -> i64 {
@@ -273,6 +290,7 @@ impl TrackClock {
             }
         }
         self.last = Some(Last { wide_ms, out_ms });
+        self.furthest_ms = self.furthest_ms.max(out_ms);
         out_ms
     }
 }

@@ -123,3 +123,46 @@ fn a_pause_of_one_track_stays_a_pause_after_a_jump_of_the_other() {
         }
     }
 }
+
+/// What a network or a busy encoder does to times: up to 20 ms late, in no order that repeats soon.
+#[test]
+fn jitter_of_milliseconds_makes_no_gap_in_an_hour_of_audio() {
+    let jittery = |t: i64| Some(t + t.wrapping_mul(7919) % 20);
+    let mut clocks = Clocks::default();
+    let mut next = None;
+    for frame in 0..(3600 * 44_100 / 1024) {
+        let at = clocks.audio(jittery(frame * 10_240 / 441).unwrap_or(0) as u32, RATE, 1024).expect("no frame is too many");
+        assert!(next.is_none_or(|next| next == at.ticks), "frame {frame}: {next:?}, {at:?}");
+        next = Some(at.ticks + 1024);
+    }
+    assert_eq!(clocks.repairs().total(), 0, "{:?}", clocks.repairs());
+}
+
+#[test]
+fn a_sound_card_that_is_200_ppm_off_stays_with_the_picture_for_six_hours() {
+    for ppm in [200, -200] {
+        let mut source = Source::default();
+        let drifting = |t: i64| Some(t + t * ppm / 1_000_000);
+        source.run(0, 6 * 3_600_000, Some, drifting);
+        // What drifts is audio's clock itself, as it says: 4.32 s in six hours. The count must follow it, not run away.
+        let off_us = 6 * 3_600 * ppm;
+        let repair = if ppm > 0 { Repair::AudioGap } else { Repair::AudioSurplus };
+        assert!((20..=200).contains(&source.count(repair)), "{ppm} ppm: {:?}", source.clocks.repairs());
+        assert_eq!(source.clocks.repairs().total(), source.count(repair), "{:?}", source.clocks.repairs());
+        let apart = source.audio_us.zip(source.video_us).map(|(audio, video)| audio - video);
+        assert!(apart.is_some_and(|apart| (apart - off_us).abs() < APART_US_MAX), "{ppm} ppm: {apart:?}, told {off_us}");
+    }
+}
+
+#[test]
+fn a_lost_frame_leaves_a_hole_that_closes_by_whole_frames() {
+    let mut clocks = Clocks::default();
+    let mut begins = Vec::new();
+    for frame in (0..2000_i64).filter(|frame| ![500, 700, 701, 702, 703, 704].contains(frame)) {
+        begins.extend(clocks.audio((frame * 10_240 / 441) as u32, RATE, 1024).map(|at| at.ticks));
+    }
+    assert!(begins.iter().all(|at| (at - begins[0]) % 1024 == 0), "off the grid of frames");
+    let late = 1999 * 1024 - begins.last().copied().unwrap_or(0);
+    assert!((0..=60 * 441 / 10).contains(&late), "{late} ticks behind its time at the end");
+    assert!(clocks.repairs().of(Repair::AudioGap) >= 1, "{:?}", clocks.repairs());
+}

@@ -26,6 +26,9 @@ const RECORDED_KEY: &str = "recorded-key-0001";
 /// Behind the publish command and some media of the recording, before its end.
 const HALF: usize = 12_000;
 
+/// Words of the answer to `publish` alone: its code stands in the answer to FCPublish as well.
+const STARTED: &str = "on its way to viewers";
+
 struct OneKey(&'static str);
 
 impl Admission for OneKey {
@@ -102,9 +105,11 @@ async fn said(mut socket: TcpStream) -> String {
 #[tokio::test]
 async fn a_publisher_is_let_in_and_its_name_given_back() {
     let server = server(Caps::default()).await;
-    let socket = server.connect(RECORDED).await;
+    let mut socket = server.connect(&RECORDED[..HALF]).await;
+    server.until("it publishes", |s| s.registry.publishers() == 1).await;
+    socket.write_all(&RECORDED[HALF..]).await.unwrap();
     let words = said(socket).await;
-    assert!(words.contains("NetStream.Publish.Start") && words.contains("NetStream.Unpublish.Success"), "{words}");
+    assert!(words.contains(STARTED) && words.contains("NetStream.Unpublish.Success"), "{words}");
     server.until("the name is free", |s| s.registry.publishers() == 0).await;
     assert_eq!(server.count("codecast_rtmp_connections_total", "unpublished"), 1.0);
     assert!(server.count("codecast_ingest_samples_total", "video") >= 45.0);
@@ -177,6 +182,8 @@ async fn half_open_connections_are_bounded_and_counted() {
     assert!(server.count("codecast_rtmp_connections", "") <= 100.0);
     drop(sockets);
     server.until("all are gone", |s| s.count("codecast_rtmp_connections", "") == 0.0).await;
-    let words = said(server.connect(RECORDED).await).await;
-    assert!(words.contains("NetStream.Publish.Start"), "there is room again");
+    let mut socket = server.connect(&RECORDED[..HALF]).await;
+    server.until("there is room again", |s| s.registry.publishers() == 1).await;
+    socket.write_all(&RECORDED[HALF..]).await.unwrap();
+    assert!(said(socket).await.contains(STARTED));
 }

@@ -161,6 +161,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
                 Output::Event(Event::Announced(announcement)) => self.announce(announcement),
                 Output::Event(Event::Sample(sample)) => self.publish(sample),
                 Output::Event(Event::Closed(reason)) => {
+                    let reason = self.closed.take().unwrap_or(reason);
                     self.leave(&reason);
                     self.closed = Some(reason);
                 }
@@ -190,7 +191,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         };
         match decision {
             Ok(publication) => self.accept(publication),
-            Err(reason) => self.close(reason),
+            Err(reason) => self.refuse(reason),
+        }
+    }
+
+    /// A peer that said goodbye before the answer counts as refused all the same: else whoever
+    /// tries keys in that way would be in no count and no log.
+    fn refuse(&mut self, reason: CloseReason) {
+        if self.session.is_over() {
+            self.closed = Some(reason);
+        } else {
+            self.close(reason);
         }
     }
 

@@ -213,7 +213,8 @@ impl Session {
         matches!(self.state, State::Finished)
     }
 
-    fn is_over(&self) -> bool {
+    /// `Event::Closed` was said, or is about to be.
+    pub fn is_over(&self) -> bool {
         matches!(self.state, State::Closing | State::Finished)
     }
 
