@@ -30,6 +30,9 @@ const WINDOW_BYTES: u32 = 2_500_000;
 const WINDOW_BYTES_MIN: u32 = 64 << 10;
 /// Our replies are short; a chunk of this size holds any of them.
 const CHUNK_SIZE: u32 = 4096;
+/// Messages taken out of one aggregate: servers bundle a second or two of media. More of them are tiny,
+/// and a peer's way to turn few bytes into many Samples.
+const AGGREGATE_MESSAGES_MAX: usize = 1024;
 /// The message stream that createStream grants. One connection publishes once.
 const STREAM_ID: f64 = 1.0;
 /// How long a farewell may take to reach the peer before the socket goes, since closing at once
@@ -245,7 +248,11 @@ impl Session {
             message::DATA_AMF3 => self.handle_data(amf0_of(&message.payload)),
             message::AUDIO | message::VIDEO => self.handle_media(now, message),
             message::AGGREGATE => {
-                for inner in message::split_aggregate(message) {
+                for (n, inner) in message::split_aggregate(message).enumerate() {
+                    if n == AGGREGATE_MESSAGES_MAX {
+                        self.feed.count_drop(Dropped::Malformed);
+                        break;
+                    }
                     match inner.kind {
                         message::AUDIO | message::VIDEO if !self.is_over() => self.handle_media(now, &inner),
                         message::DATA_AMF0 => self.handle_data(&inner.payload),

@@ -309,6 +309,18 @@ fn an_aggregate_is_its_messages() {
     assert_eq!(times, [500, 533], "counted from the aggregate's own time");
 }
 
+#[test]
+fn an_aggregate_of_crumbs_is_cut_short() {
+    let mut peer = Peer::live();
+    peer.message(message::VIDEO, 1, 0, AVC_HEADER);
+    let crumb = [&[message::VIDEO, 0, 0, 11, 0, 0, 0, 0, 0, 0, 1][..], AVC_FRAME, &[0; 4]].concat();
+    let mut out = Vec::new();
+    peer.writer.set_chunk_size(&mut out, 0xff_ffff);
+    peer.feed(&out);
+    peer.message(message::AGGREGATE, 1, 0, &crumb.repeat(50_000));
+    assert_eq!((peer.samples().len(), peer.session.drops().of(Dropped::Malformed)), (AGGREGATE_MESSAGES_MAX, 1));
+}
+
 /// What a recorded publisher comes to, when its bytes come in these pieces.
 fn replay(recorded: &[u8], pieces: impl Iterator<Item = usize>) -> (usize, usize, u64, Option<String>) {
     let mut peer = Peer::new();
