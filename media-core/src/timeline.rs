@@ -142,10 +142,6 @@ impl Timeline {
         &self.state
     }
 
-    pub fn part_target(&self) -> Timestamp {
-        Timestamp::from_millis(self.state.part_target_ms.into())
-    }
-
     /// A publisher joined: its first keyframe opens a segment, where the presentation ended. A
     /// discontinuity, unless nothing was published before.
     pub fn join(&mut self, epoch: u64) {
@@ -216,6 +212,12 @@ impl Timeline {
         let part_us = if border { i64::from(self.state.part_target_ms) * 1000 } else { 0 };
         let full = since_us + part_us > self.limit_us() + ROUNDING_US;
         if full { self.open(sample, false, wall) } else { Place::Continue }
+    }
+
+    /// How long the lead has paused before `sample`; zero where it opens an epoch.
+    pub fn pause_before(&self, sample: &Sample) -> Duration {
+        let us = self.offset.map_or(0, |_| self.presentation_us(sample) - self.newest_us);
+        Duration::from_micros(u64::try_from(us).unwrap_or(0))
     }
 
     /// A cut in a pause of the lead that ends with `sample`, if waiting for it made the segment too long: asked before

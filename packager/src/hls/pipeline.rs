@@ -356,6 +356,12 @@ impl Task {
 
     fn show_offer(&self) {
         let multivariant = self.presentation.multivariant();
+        if let (Some(_), Some(grid), None) = (multivariant, self.presentation.grid(), &self.live.front.borrow().multivariant) {
+            tracing::info!(
+                stream = %self.live.name, target_duration_s = grid.target_duration, part_target_ms = grid.part_target_ms,
+                irregular = grid.irregular, "presentation started"
+            );
+        }
         let target_duration = self.presentation.timeline().map_or(2, |state| state.target_duration);
         self.live.front.send_if_modified(|front| {
             let same = match (&front.multivariant, multivariant) {

@@ -29,6 +29,8 @@ use super::{
 
 /// How long a presentation waits for a track that was announced, before it starts without.
 pub const TRACK_WAIT: Duration = Duration::from_millis(500);
+/// And for the lead's first keyframe, when a publisher comes back and its other Samples come: as long as a probe waits.
+const KEYFRAME_WAIT: Duration = Duration::from_millis(2500);
 /// A follower's segment may stay open so much longer than the lead's: then its frames are not
 /// coming, and the segment is closed without them.
 const FOLLOWER_WAIT_US: i64 = 1_000_000;
@@ -38,8 +40,13 @@ const QUEUE_SAMPLES_MAX: usize = 1024;
 const QUEUE_BYTES_MAX: usize = 16 << 20;
 /// Follower frames that wait for the lead: 20 s of AAC.
 const FOLLOWERS_MAX: usize = 1024;
-/// Cuts a follower has not reached.
+/// Longest pause of the lead that is filled with gaps: it bounds what one Sample can make us do. What follows a longer
+/// one comes behind a discontinuity.
+const PAUSE_MAX: Duration = Duration::from_secs(60);
+/// Cuts a follower has not reached: more than a pause can bring at once.
 const CUTS_MAX: usize = 64;
+
+const _: () = assert!(PAUSE_MAX.as_secs() < CUTS_MAX as u64);
 
 /// What is known before the first Sample.
 #[derive(Clone, Debug, Default)]
@@ -113,6 +120,8 @@ struct Running {
     follower_bytes: usize,
     /// When this publisher's first Sample came, until its first cut.
     joined: Option<Instant>,
+    /// This publisher sends the lead track, and no keyframe of it yet.
+    lead_comes: bool,
     /// Lead segments closed since the presentation looked.
     closed: Vec<ClosedSegment>,
 }
@@ -173,14 +182,6 @@ impl Presentation {
         }
     }
 
-    pub fn is_live(&self) -> bool {
-        self.live
-    }
-
-    pub fn is_ended(&self) -> bool {
-        self.ended
-    }
-
     /// Of the publisher whose Samples come, or came last.
     pub fn epoch(&self) -> u64 {
         self.epoch
@@ -201,6 +202,11 @@ impl Presentation {
 
     pub fn timeline(&self) -> Option<&State> {
         self.running.as_ref().map(|running| running.timeline.state())
+    }
+
+    /// What was found out of the source; never changes.
+    pub fn grid(&self) -> Option<&Grid> {
+        self.running.as_ref().map(|running| &running.grid)
     }
 
     pub fn losses(&mut self) -> Losses {
@@ -228,7 +234,7 @@ impl Presentation {
         match &mut self.running {
             Some(running) => {
                 running.timeline.join(epoch);
-                running.joined = None;
+                (running.joined, running.lead_comes) = (None, false);
             }
             None => self.probe = Probe::new(hints(&self.settings, None)),
         }
@@ -317,7 +323,7 @@ impl Presentation {
             return;
         }
         let playable = |kind| running.rendition(kind).filter(|r| r.is_playable());
-        let video = playable(TrackKind::Video).map(|r| (playlist_uri(r.kind), &**r.track(), running.frame_rate(r)));
+        let video = playable(TrackKind::Video).map(|r| (playlist_uri(r.kind), &**r.track(), running.grid.frame_rate));
         let audio = playable(TrackKind::Audio).map(|r| (playlist_uri(r.kind), &**r.track()));
         let offer = Offer::new(video, audio, &self.bandwidth, running.grid.independent_segments);
         // An average that moves is no reason to tell players anything.

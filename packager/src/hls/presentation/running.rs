@@ -18,6 +18,7 @@ impl Running {
             cuts: VecDeque::new(),
             follower_bytes: 0,
             joined: None,
+            lead_comes: false,
             closed: Vec::new(),
         }
     }
@@ -39,11 +40,6 @@ impl Running {
 
     pub(super) fn lead_is_playable(&self) -> bool {
         self.rendition(self.lead).is_some_and(Rendition::is_playable)
-    }
-
-    /// Of a rendition: what the bitstream promises, if the probe believed it, else what it found.
-    pub(super) fn frame_rate(&self, _: &Rendition) -> f64 {
-        self.grid.frame_rate
     }
 
     pub(super) fn take_closed(&mut self) -> Vec<ClosedSegment> {
@@ -69,7 +65,8 @@ impl Running {
         self.follow(epoch, losses, false);
         // A publisher that came back without the track that led.
         let joined = *self.joined.get_or_insert(sample.received);
-        let alone = self.timeline.offset().is_none() && sample.received - joined >= TRACK_WAIT;
+        let wait = if self.lead_comes { KEYFRAME_WAIT } else { TRACK_WAIT };
+        let alone = self.timeline.offset().is_none() && sample.received - joined >= wait;
         if alone { Verdict::Replace } else { Verdict::Fine }
     }
 
@@ -108,7 +105,10 @@ impl Running {
         }
         published |= self.cut_pause(sample, epoch, wall, losses);
         match self.timeline.push(sample, border, wall) {
-            Place::Drop => losses.undecodable += 1,
+            Place::Drop => {
+                self.lead_comes = true;
+                losses.undecodable += 1;
+            }
             Place::Continue => published |= self.push(lead, sample, epoch),
             Place::Open(cut) => {
                 losses.cuts_without_keyframe += u64::from(!cut.independent);
@@ -124,17 +124,21 @@ impl Running {
         }
     }
 
-    /// The lead paused for longer than a segment may last. Its own segments in there are gaps.
+    /// The lead paused for longer than a segment may last: its own segments in there are gaps. After a pause that no
+    /// one waits for, the publisher is taken for one that left and came back.
     fn cut_pause(&mut self, sample: &Arc<Sample>, epoch: u64, wall: SystemTime, losses: &mut Losses) -> bool {
-        let mut cuts = 0;
-        while cuts < CUTS_MAX
-            && let Some(cut) = self.timeline.cut_in_pause(sample, wall)
-        {
+        if self.timeline.pause_before(sample) > PAUSE_MAX {
+            self.leave(epoch, losses);
+            self.timeline.join(epoch);
+            return true;
+        }
+        let mut cut_any = false;
+        while let Some(cut) = self.timeline.cut_in_pause(sample, wall) {
             losses.cuts_without_keyframe += 1;
             self.open_lead(cut, sample, epoch, losses);
-            cuts += 1;
+            cut_any = true;
         }
-        cuts > 0
+        cut_any
     }
 
     fn open_lead(&mut self, cut: Cut, sample: &Arc<Sample>, epoch: u64, losses: &mut Losses) {
@@ -145,9 +149,14 @@ impl Running {
         let first = in_presentation(sample.dts, offset);
         let rendition = self.rendition_mut(lead).expect("ensured above");
         losses.unwritable += u64::from(rendition.open(cut, &sample.track, first, epoch).is_err());
-        if self.cuts.len() >= CUTS_MAX || self.rendition(self.follower()).is_none() {
+        if self.rendition(self.follower()).is_none() {
             // Without a follower only the newest cut matters: one that comes later starts there.
             self.cuts.clear();
+        } else if self.cuts.len() >= CUTS_MAX
+            && let Some(oldest) = self.cuts.pop_front()
+        {
+            // Numbers have no gap: what the follower is not going to reach is crossed.
+            self.cross(self.follower(), oldest, epoch);
         }
         self.cuts.push_back(cut);
     }
@@ -270,7 +279,7 @@ impl Running {
             self.close(kind, end, epoch, self.newest);
         }
         self.timeline.leave(end);
-        self.joined = None;
+        (self.joined, self.lead_comes) = (None, false);
         self.render_all();
     }
 
