@@ -15,7 +15,8 @@ use axum::{
 use bytes::Bytes;
 use criterion::{Criterion, criterion_group, criterion_main};
 use media_core::{
-    Parameters, Publication, Registry, Sample, StreamKey, StreamName, Timescale, Timestamp, Track, codec::h264, registry::Acquire,
+    Parameters, Publication, Registry, Sample, StreamKey, StreamName, Timescale, Timestamp, Track, TrackId, codec::h264,
+    registry::Acquire,
 };
 use packager::hls::{Config, Packager};
 use tokio::{
@@ -59,7 +60,8 @@ impl Bed {
             panic!("the name is free")
         };
         let parameters = h264::Parameters::parse(Bytes::from_static(RECORD)).expect("a record of x264's");
-        let track = Arc::new(Track { timescale: Timescale::MILLIS, parameters: Parameters::H264(parameters) });
+        let track =
+            Arc::new(Track { id: TrackId::VIDEO, timescale: Timescale::MILLIS, parameters: Parameters::H264(parameters) });
         Self { publication, router, track, published: 0, _registry: registry }
     }
 

@@ -69,6 +69,15 @@ impl<T: Clone> Fanout<T> {
         Cursor { fanout: Arc::clone(self), next }
     }
 
+    /// A reader from the newest item that fits on, or of everything from now on where none does.
+    pub fn subscribe_at(self: &Arc<Self>, fits: impl Fn(&T) -> bool) -> Cursor<T> {
+        let window = self.lock();
+        let at = window.items.iter().rposition(|(_, item)| fits(item)).unwrap_or(window.items.len());
+        let next = window.first + at as u64;
+        drop(window);
+        Cursor { fanout: Arc::clone(self), next }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Window<T>> {
         // No code of ours panics while it holds the lock; the data is whole either way.
         self.window.lock().unwrap_or_else(PoisonError::into_inner)
@@ -148,6 +157,16 @@ mod tests {
         fanout.close();
         fanout.push(4, 1);
         assert_eq!(read(&mut cursor), (Poll::Ready(Next::Closed), vec![]));
+    }
+
+    #[test]
+    fn a_late_reader_starts_where_it_can() {
+        let fanout = Arc::new(Fanout::default());
+        for n in [1, 20, 3, 40, 5] {
+            fanout.push(n, 1);
+        }
+        assert_eq!(read(&mut fanout.subscribe_at(|n| *n >= 10)), (Poll::Ready(Next::Items), vec![40, 5]));
+        assert_eq!(read(&mut fanout.subscribe_at(|n| *n >= 100)), (Poll::Pending, vec![]));
     }
 
     #[test]

@@ -11,11 +11,13 @@ pub mod fanout;
 pub mod name;
 pub mod registry;
 pub mod sample;
+pub mod stream;
 pub mod timeline;
 pub mod timestamp;
 
 pub use fanout::{Cursor, Fanout};
 pub use name::{StreamKey, StreamName};
 pub use registry::{Publication, Registry};
-pub use sample::{Announcement, Item, Parameters, Sample, Track, TrackKind};
+pub use sample::{Announcement, Item, Layer, Parameters, Sample, Track, TrackId, TrackKind};
+pub use stream::Stream;
 pub use timestamp::{Timescale, Timestamp};

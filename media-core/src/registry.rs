@@ -14,9 +14,9 @@ use std::{
 };
 
 use crate::{
-    fanout::{Cursor, Fanout},
     name::{StreamKey, StreamName},
     sample::{Announcement, Item, Sample},
+    stream::Stream,
 };
 
 /// How long a publisher must be silent before a second one with the same key takes its place:
@@ -48,19 +48,6 @@ struct Holder {
     /// When the last Sample came, or the lease was granted.
     last_sample: Instant,
     stop: Arc<StopSignal>,
-}
-
-/// A stream as its readers see it.
-pub struct Stream {
-    pub name: StreamName,
-    window: Arc<Fanout<Item>>,
-}
-
-impl Stream {
-    /// Reads everything its publishers send from now on.
-    pub fn subscribe(&self) -> Cursor<Item> {
-        self.window.subscribe()
-    }
 }
 
 /// The answer to a request to publish.
@@ -144,7 +131,7 @@ impl Registry {
         let epoch = shared.last_epoch;
         let mut born = None;
         let entry = shared.streams.entry(name.clone()).or_insert_with(|| {
-            let stream = Arc::new(Stream { name: name.clone(), window: Arc::default() });
+            let stream = Arc::new(Stream::new(name.clone()));
             born = Some(Arc::clone(&stream));
             Entry { stream, holder: None }
         });
@@ -153,7 +140,7 @@ impl Registry {
         let ousted = entry.holder.replace(holder);
         let stream = Arc::clone(&entry.stream);
         if ousted.is_some() {
-            stream.window.push(Item::Leave, 0);
+            stream.push(Item::Leave);
         }
         drop(guard);
         if let Some(ousted) = ousted {
@@ -162,7 +149,7 @@ impl Registry {
         if let Some(stream) = born {
             (self.on_stream)(stream);
         }
-        stream.window.push(Item::Join { epoch, received: now }, 0);
+        stream.push(Item::Join { epoch, received: now });
         Acquire::Granted(Publication { epoch, stream, shared: Arc::downgrade(&self.shared), stop })
     }
 
@@ -173,7 +160,7 @@ impl Registry {
             Some(entry) if entry.holder.is_some() => false,
             Some(_) => {
                 if let Some(entry) = shared.streams.remove(name) {
-                    entry.stream.window.close();
+                    entry.stream.close();
                 }
                 true
             }
@@ -190,6 +177,11 @@ impl Registry {
         for stop in stops {
             stop.raise(Stop::Drain);
         }
+    }
+
+    /// The stream of this name, whether or not somebody publishes to it now.
+    pub fn stream(&self, name: &StreamName) -> Option<Arc<Stream>> {
+        lock(&self.shared).streams.get(name).map(|entry| Arc::clone(&entry.stream))
     }
 
     pub fn publishers(&self) -> usize {
@@ -233,6 +225,11 @@ impl Publication {
         self.push(Item::Sample(Arc::new(sample)), Some(now))
     }
 
+    /// Waits until viewers need a keyframe; the bits are numbered by `TrackId::index`. One waiter.
+    pub fn poll_keyframe_request(&self, cx: &mut Context<'_>) -> Poll<u16> {
+        self.stream.poll_keyframe_request(cx)
+    }
+
     /// Waits until the publisher has to stop. One waiter.
     pub fn poll_stop(&self, cx: &mut Context<'_>) -> Poll<Stop> {
         self.stop.poll(cx)
@@ -247,8 +244,7 @@ impl Publication {
         if let Some(now) = sampled {
             holder.last_sample = now;
         }
-        let bytes = item.bytes();
-        self.stream.window.push(item, bytes);
+        self.stream.push(item);
         Ok(())
     }
 }
@@ -266,7 +262,7 @@ impl Drop for Publication {
         let Some(entry) = guard.streams.get_mut(&self.stream.name) else { return };
         if entry.holder.as_ref().is_some_and(|holder| holder.epoch == self.epoch) {
             entry.holder = None;
-            self.stream.window.push(Item::Leave, 0);
+            self.stream.push(Item::Leave);
         }
     }
 }

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Instant};
 use bytes::Bytes;
 
 use crate::{
-    codec::{aac, h264},
+    codec::{aac, h264, opus},
     timestamp::{Timescale, Timestamp},
 };
 
@@ -25,10 +25,42 @@ impl TrackKind {
     }
 }
 
+/// Which of a stream's tracks: it stays over changes of parameters. A publisher has one picture and
+/// one sound; a simulcast publisher sends the picture in further layers as well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TrackId(u8);
+
+impl TrackId {
+    /// The picture; of several layers, the largest.
+    pub const VIDEO: Self = Self(0);
+    pub const AUDIO: Self = Self(1);
+    /// Layers beside the main one: as many as an SDP offer's simulcast may name, and a rest.
+    pub const LAYERS_MAX: u8 = 7;
+
+    /// A further layer of the picture, counted from 0.
+    pub fn layer(number: u8) -> Option<Self> {
+        (number < Self::LAYERS_MAX).then_some(Self(2 + number))
+    }
+
+    /// The picture or the sound itself, not a further layer: what every rendition is made from.
+    pub fn is_main(self) -> bool {
+        self.0 < 2
+    }
+
+    /// For tables of one entry a track.
+    pub fn index(self) -> usize {
+        usize::from(self.0)
+    }
+
+    /// How many there can be.
+    pub const COUNT: usize = 2 + Self::LAYERS_MAX as usize;
+}
+
 /// One elementary stream under one set of decoder parameters. New parameters make a new `Track`;
 /// a Sample carries the one it was coded under, so a change needs no message of its own.
 #[derive(Debug, PartialEq)]
 pub struct Track {
+    pub id: TrackId,
     pub timescale: Timescale,
     pub parameters: Parameters,
 }
@@ -37,13 +69,14 @@ pub struct Track {
 pub enum Parameters {
     H264(h264::Parameters),
     Aac(aac::Parameters),
+    Opus(opus::Parameters),
 }
 
 impl Track {
     pub fn kind(&self) -> TrackKind {
         match self.parameters {
             Parameters::H264(_) => TrackKind::Video,
-            Parameters::Aac(_) => TrackKind::Audio,
+            Parameters::Aac(_) | Parameters::Opus(_) => TrackKind::Audio,
         }
     }
 
@@ -52,6 +85,7 @@ impl Track {
         match &self.parameters {
             Parameters::H264(p) => p.codec_string(),
             Parameters::Aac(p) => p.codec_string(),
+            Parameters::Opus(p) => p.codec_string(),
         }
     }
 }
@@ -67,7 +101,7 @@ pub struct Sample {
     pub duration: Option<u32>,
     /// Decodable alone. Every audio Sample is.
     pub keyframe: bool,
-    /// H.264: NAL units, each behind its length in 4 bytes. AAC: one raw access unit.
+    /// H.264: NAL units, each behind its length in 4 bytes. AAC: one raw access unit. Opus: one packet.
     pub payload: Bytes,
     /// When its last byte had arrived.
     pub received: Instant,
@@ -84,6 +118,16 @@ pub struct Announcement {
     pub bitrate: Option<u64>,
     /// The sending program, as it names itself.
     pub encoder: Option<String>,
+    /// The picture's layers as the publisher names them (simulcast's `rid`), where there are several.
+    pub layers: Vec<Layer>,
+}
+
+/// One of several codings of the same picture.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layer {
+    pub track: TrackId,
+    /// RFC 8851: letters, digits, `-` and `_`.
+    pub rid: Arc<str>,
 }
 
 /// What a stream's window holds, in the order in which it happened.

@@ -7,7 +7,7 @@ use std::{fmt, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use media_core::{
-    Announcement, Parameters, Sample, Timescale, Track,
+    Announcement, Parameters, Sample, Timescale, Track, TrackId,
     codec::{aac, h264},
 };
 
@@ -162,7 +162,7 @@ impl Feed {
             return Ok(Fed::Nothing); // Encoders repeat it.
         }
         let parameters = Parameters::H264(h264::Parameters::parse(record).map_err(Refused::VideoHeader)?);
-        self.video = Some(Arc::new(Track { timescale: VIDEO_TIMESCALE, parameters }));
+        self.video = Some(Arc::new(Track { id: TrackId::VIDEO, timescale: VIDEO_TIMESCALE, parameters }));
         Ok(self.announce(Announcement { video: true, ..self.announcement.clone() }))
     }
 
@@ -174,7 +174,7 @@ impl Feed {
         let parameters = aac::Parameters::parse(config).map_err(Refused::AudioHeader)?;
         let timescale = Timescale::new(parameters.sample_rate).ok_or(Refused::AudioHeader(aac::Error::SampleRate(0)))?;
         let frame_length = parameters.frame_length;
-        let track = Arc::new(Track { timescale, parameters: Parameters::Aac(parameters) });
+        let track = Arc::new(Track { id: TrackId::AUDIO, timescale, parameters: Parameters::Aac(parameters) });
         self.audio = Some(AudioTrack { track, frame_length });
         Ok(self.announce(Announcement { audio: true, ..self.announcement.clone() }))
     }

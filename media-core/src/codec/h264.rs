@@ -3,6 +3,8 @@
 //! Payloads keep the length-prefixed form in which RTMP and fMP4 both carry them: nothing is
 //! rewritten on the way. Parsing is of headers only, and bounded.
 
+mod order;
+
 use std::fmt;
 
 use bytes::Bytes;
@@ -10,6 +12,8 @@ use h264_reader::{
     avcc::AvcDecoderConfigurationRecord,
     nal::{Nal, RefNal, sps::SeqParameterSet},
 };
+
+pub use order::Order;
 
 /// Longest AVCDecoderConfigurationRecord taken: a few parameter sets, of hundreds of bytes each.
 const RECORD_BYTES_MAX: usize = 16 << 10;
@@ -60,6 +64,8 @@ pub struct Parameters {
     pub profile_level: [u8; 3],
     /// The VUI's timing, where present: a promise, not a measurement.
     pub frame_rate: Option<FrameRate>,
+    /// The VUI's max_num_reorder_frames, where present: how many pictures a decoder must hold back (H.264 E.2.1).
+    pub reorder_frames: Option<u8>,
 }
 
 impl fmt::Debug for Parameters {
@@ -86,6 +92,7 @@ impl Parameters {
             height,
             profile_level: [sps.profile_idc.into(), sps.constraint_flags.into(), sps.level_idc],
             frame_rate: frame_rate(&sps),
+            reorder_frames: reorder_frames(&sps),
             record: record.clone(),
         })
     }
@@ -95,6 +102,11 @@ impl Parameters {
         let [profile, constraints, level] = self.profile_level;
         format!("avc1.{profile:02x}{constraints:02x}{level:02x}")
     }
+}
+
+fn reorder_frames(sps: &SeqParameterSet) -> Option<u8> {
+    let restrictions = sps.vui_parameters.as_ref()?.bitstream_restrictions.as_ref()?;
+    u8::try_from(restrictions.max_num_reorder_frames).ok()
 }
 
 /// A frame lasts two ticks (H.264 E.2.1).

@@ -8,7 +8,7 @@ use mp4_atom as mp4;
 use mp4_atom::{Atom, Encode};
 
 use crate::{
-    codec::{aac, h264},
+    codec::{aac, h264, opus},
     sample::{Parameters, Track},
 };
 
@@ -61,6 +61,13 @@ fn moov(track: &Track) -> Result<mp4::Moov, InitError> {
             minf.stbl.stsd.codecs.push(avc1(p)?.into());
             mp4::Hdlr { handler: b"vide".into(), name: "video".into() }
         }
+        Parameters::Opus(p) => {
+            tkhd.volume = 1.into();
+            tkhd.alternate_group = 1;
+            minf.smhd = Some(mp4::Smhd::default());
+            minf.stbl.stsd.codecs.push(opus(p).into());
+            mp4::Hdlr { handler: b"soun".into(), name: "audio".into() }
+        }
         Parameters::Aac(p) => {
             tkhd.volume = 1.into();
             tkhd.alternate_group = 1;
@@ -89,6 +96,25 @@ fn avc1(p: &h264::Parameters) -> Result<mp4::Avc1, InitError> {
         avcc: mp4::Avcc::decode_body(&mut &p.record[..])?,
         ..Default::default()
     })
+}
+
+fn opus(p: &opus::Parameters) -> mp4::Opus {
+    mp4::Opus {
+        audio: mp4::Audio {
+            data_reference_index: 1,
+            channel_count: p.channels.into(),
+            sample_size: 16,
+            sample_rate: 48_000.into(),
+        },
+        dops: mp4::Dops {
+            output_channel_count: p.channels,
+            pre_skip: 0,
+            input_sample_rate: opus::SAMPLE_RATE,
+            output_gain: 0,
+            channel_mapping: None,
+        },
+        btrt: None,
+    }
 }
 
 fn mp4a(p: &aac::Parameters) -> mp4::Mp4a {
@@ -170,7 +196,7 @@ mod tests {
     use mp4_atom::{Any, DecodeMaybe};
 
     use super::*;
-    use crate::timestamp::Timescale;
+    use crate::{sample::TrackId, timestamp::Timescale};
 
     fn boxes(mut bytes: &[u8]) -> Vec<Any> {
         let mut found = Vec::new();
@@ -185,6 +211,7 @@ mod tests {
     fn an_init_segment_holds_the_parameters_as_they_came() {
         let record = Bytes::from_static(h264::tests::RECORD_360P30);
         let video = Track {
+            id: TrackId::VIDEO,
             timescale: Timescale::MILLIS,
             parameters: Parameters::H264(h264::Parameters::parse(record.clone()).unwrap()),
         };
@@ -192,6 +219,7 @@ mod tests {
         assert!(bytes.windows(record.len()).any(|w| w == record), "avcC byte for byte");
         let config = Bytes::from_static(&[0x12, 0x08, 0x56, 0xe5, 0x00]);
         let audio = Track {
+            id: TrackId::AUDIO,
             timescale: Timescale::new(44_100).unwrap(),
             parameters: Parameters::Aac(aac::Parameters::parse(config.clone()).unwrap()),
         };

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use super::*;
 use crate::{
     codec::h264,
-    fanout::Next,
-    sample::{Parameters, Track},
+    fanout::{Cursor, Next},
+    sample::{Parameters, Track, TrackId},
     timestamp::{Timescale, Timestamp},
 };
 
@@ -64,6 +64,7 @@ impl Desk {
 
     fn sample(&self, ms: u64) -> Sample {
         let track = Arc::new(Track {
+            id: TrackId::VIDEO,
             timescale: Timescale::MILLIS,
             parameters: Parameters::H264(h264::Parameters::parse(Bytes::from_static(h264::tests::RECORD_360P30)).unwrap()),
         });

@@ -160,7 +160,7 @@ impl Probe {
         let measured = self.measured_rate();
         let promised = match &sample.track.parameters {
             Parameters::H264(p) => p.frame_rate.map(h264::FrameRate::as_f64),
-            Parameters::Aac(_) => None,
+            Parameters::Aac(_) | Parameters::Opus(_) => None,
         };
         let agrees = |rate: &f64| measured.is_none_or(|m| (rate / m - 1.0).abs() <= RATE_TOLERANCE);
         let metadata = self.hints.frame_rate.filter(|rate| (0.1..=480.0).contains(rate));

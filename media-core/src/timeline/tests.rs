@@ -7,18 +7,26 @@ use bytes::Bytes;
 use super::*;
 use crate::{
     codec::{aac, h264},
-    sample::{Parameters, Track},
+    sample::{Parameters, Track, TrackId},
     timestamp::Timescale,
 };
 
 fn video_track() -> Arc<Track> {
     let record = Bytes::from_static(h264::tests::RECORD_360P30);
-    Arc::new(Track { timescale: Timescale::MILLIS, parameters: Parameters::H264(h264::Parameters::parse(record).unwrap()) })
+    Arc::new(Track {
+        id: TrackId::VIDEO,
+        timescale: Timescale::MILLIS,
+        parameters: Parameters::H264(h264::Parameters::parse(record).unwrap()),
+    })
 }
 
 fn rateless_track() -> Arc<Track> {
     let Parameters::H264(p) = video_track().parameters.clone() else { unreachable!() };
-    Arc::new(Track { timescale: Timescale::MILLIS, parameters: Parameters::H264(h264::Parameters { frame_rate: None, ..p }) })
+    Arc::new(Track {
+        id: TrackId::VIDEO,
+        timescale: Timescale::MILLIS,
+        parameters: Parameters::H264(h264::Parameters { frame_rate: None, ..p }),
+    })
 }
 
 fn sample(track: &Arc<Track>, us: i64, keyframe: bool, payload: &[u8]) -> Sample {
@@ -129,7 +137,7 @@ fn a_source_with_gaps_is_irregular() {
 #[test]
 fn audio_alone_settles_at_once() {
     let parameters = Parameters::Aac(aac::Parameters::parse(Bytes::from_static(&[0x11, 0x90])).unwrap());
-    let track = Arc::new(Track { timescale: Timescale::new(48_000).unwrap(), parameters });
+    let track = Arc::new(Track { id: TrackId::AUDIO, timescale: Timescale::new(48_000).unwrap(), parameters });
     let grid = Probe::new(Hints::default()).push(&sample(&track, 0, true, b"")).unwrap();
     assert_eq!((grid.target_duration, grid.part_target_ms), (2, 200));
 }

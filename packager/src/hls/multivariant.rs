@@ -85,11 +85,11 @@ impl Offer {
     ) -> Self {
         let video = video.and_then(|(uri, track, frame_rate)| match &track.parameters {
             Parameters::H264(p) => Some(Video { uri, codec: track.codec_string(), width: p.width, height: p.height, frame_rate }),
-            Parameters::Aac(_) => None,
+            Parameters::Aac(_) | Parameters::Opus(_) => None,
         });
         let audio = audio.and_then(|(uri, track)| match &track.parameters {
             Parameters::Aac(p) => Some(Audio { uri, codec: track.codec_string(), channels: p.channels() }),
-            Parameters::H264(_) => None,
+            Parameters::H264(_) | Parameters::Opus(_) => None,
         });
         let pixels = |v: &Video| (f64::from(v.width) * f64::from(v.height) * v.frame_rate * BITS_A_PIXEL) as u64;
         let guess = video.as_ref().map_or(0, pixels) + audio.as_ref().map_or(0, |_| AUDIO_BITRATE);

@@ -12,7 +12,7 @@ use std::{
 };
 
 use dashmap::DashMap;
-use media_core::{Cursor, Item, Registry, StreamName, TrackKind, fanout::Next, registry::Stream};
+use media_core::{Cursor, Item, Registry, Stream, StreamName, TrackKind, fanout::Next};
 use tokio::sync::watch;
 
 use super::{

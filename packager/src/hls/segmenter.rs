@@ -172,6 +172,7 @@ impl Nominal {
         let scale = track.timescale;
         let (ticks, exact) = match &track.parameters {
             Parameters::Aac(p) => (i64::from(p.frame_length), true),
+            Parameters::Opus(_) => (960, true),
             Parameters::H264(p) => {
                 let us = p.frame_rate.map_or(NOMINAL_US_DEFAULT, |rate| (1e6 / rate.as_f64()) as i64);
                 (Timestamp::from_micros(us).ticks_in(scale).max(1), false)

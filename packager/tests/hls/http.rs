@@ -13,10 +13,7 @@ use axum::{
 };
 use bytes::Bytes;
 use http_body_util::BodyExt;
-use media_core::{
-    Announcement, Publication, Registry, StreamKey, StreamName,
-    registry::{Acquire, Stream},
-};
+use media_core::{Announcement, Publication, Registry, Stream, StreamKey, StreamName, registry::Acquire};
 use packager::hls::{Config, Packager};
 use tokio::{task::JoinHandle, time::Instant};
 use tower::ServiceExt;

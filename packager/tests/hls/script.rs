@@ -4,7 +4,7 @@ use std::{iter::Peekable, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use media_core::{
-    Parameters, Sample, Timescale, Timestamp, Track,
+    Parameters, Sample, Timescale, Timestamp, Track, TrackId,
     codec::{
         aac,
         h264::{self, FrameRate},
@@ -168,7 +168,7 @@ where
 pub fn video_track(rate: FrameRate, width: u32) -> Arc<Track> {
     let parsed = h264::Parameters::parse(Bytes::from_static(RECORD_360P30)).unwrap();
     let parameters = h264::Parameters { frame_rate: Some(rate), width, ..parsed };
-    Arc::new(Track { timescale: VIDEO_TIMESCALE, parameters: Parameters::H264(parameters) })
+    Arc::new(Track { id: TrackId::VIDEO, timescale: VIDEO_TIMESCALE, parameters: Parameters::H264(parameters) })
 }
 
 /// AAC-LC, as ISO/IEC 14496-3 1.6.2.1 writes it down.
@@ -177,7 +177,11 @@ pub fn audio_track(sample_rate: u32, channels: u8) -> Arc<Track> {
     let index = RATES.iter().position(|&rate| rate == sample_rate).unwrap() as u16;
     let config = 2 << 11 | index << 7 | u16::from(channels) << 3;
     let parameters = aac::Parameters::parse(Bytes::copy_from_slice(&config.to_be_bytes())).unwrap();
-    Arc::new(Track { timescale: Timescale::new(sample_rate).unwrap(), parameters: Parameters::Aac(parameters) })
+    Arc::new(Track {
+        id: TrackId::AUDIO,
+        timescale: Timescale::new(sample_rate).unwrap(),
+        parameters: Parameters::Aac(parameters),
+    })
 }
 
 /// RTMP shows whole milliseconds.

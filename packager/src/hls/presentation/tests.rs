@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 use media_core::{
-    Parameters, Track,
+    Parameters, Track, TrackId,
     codec::{aac, h264},
     timestamp::Timescale,
 };
@@ -21,12 +21,12 @@ const RECORD: &[u8] = &[
 
 fn video_track() -> Arc<Track> {
     let parameters = h264::Parameters { frame_rate: None, ..h264::Parameters::parse(Bytes::from_static(RECORD)).unwrap() };
-    Arc::new(Track { timescale: Timescale::new(90_000).unwrap(), parameters: Parameters::H264(parameters) })
+    Arc::new(Track { id: TrackId::VIDEO, timescale: Timescale::new(90_000).unwrap(), parameters: Parameters::H264(parameters) })
 }
 
 fn audio_track(rate: u32) -> Arc<Track> {
     let parameters = aac::Parameters { sample_rate: rate, ..aac::Parameters::parse(Bytes::from_static(&[0x11, 0x90])).unwrap() };
-    Arc::new(Track { timescale: Timescale::new(rate).unwrap(), parameters: Parameters::Aac(parameters) })
+    Arc::new(Track { id: TrackId::AUDIO, timescale: Timescale::new(rate).unwrap(), parameters: Parameters::Aac(parameters) })
 }
 
 fn sample(track: &Arc<Track>, dts: Timestamp, pts: Timestamp, keyframe: bool) -> Sample {
@@ -410,7 +410,7 @@ fn new_parameters_come_behind_a_discontinuity() {
     let mut record = p.record.to_vec();
     record[3] = 0x28; // another level
     let parameters = media_core::Parameters::H264(media_core::codec::h264::Parameters { record: record.into(), ..p });
-    let other = Arc::new(Track { timescale: Timescale::new(90_000).unwrap(), parameters });
+    let other = Arc::new(Track { id: TrackId::VIDEO, timescale: Timescale::new(90_000).unwrap(), parameters });
     run.publish(&Publisher { video: Some(other), ..publisher() }, 5.0, 12.0);
     let video = run.text(TrackKind::Video);
     assert_eq!(discontinuities(&video), 1, "{video}");

@@ -1,0 +1,290 @@
+//! A live stream as its readers see it: the window of what its publishers send, what is true of it
+//! now, and what the transcoder makes of it.
+//!
+//! A late reader starts at the newest keyframe in the window. Wishes go the other way: for a
+//! keyframe, to the publisher; for something made, to the transcoder. Pure: whoever waits leaves a
+//! `Waker`.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, Waker},
+};
+
+use crate::{
+    codec::h264::Order,
+    fanout::{Cursor, Fanout},
+    name::StreamName,
+    sample::{Announcement, Item, Sample, Track, TrackId, TrackKind},
+};
+
+pub struct Stream {
+    pub name: StreamName,
+    window: Arc<Fanout<Item>>,
+    present: Mutex<Present>,
+    /// Layers whose next picture should be a keyframe, by `TrackId::index`.
+    keyframes: Signal<u16>,
+    made: [Output; Made::ALL.len()],
+    /// Which of `made` are in demand changed.
+    demands: Signal<bool>,
+}
+
+/// What is true of a stream now.
+#[derive(Clone, Debug, Default)]
+pub struct Present {
+    /// Of the publisher that sends; `None` while there is none.
+    pub epoch: Option<u64>,
+    /// All that this publisher has announced.
+    pub announcement: Announcement,
+    /// Of each track, the one its newest Sample was coded under.
+    pub tracks: [Option<Arc<Track>>; TrackId::COUNT],
+    /// Of the picture (its largest layer).
+    pub order: Order,
+}
+
+/// What the transcoder makes of a source for viewers who cannot take it as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Made {
+    /// H.264 at the source's size in which pictures come in the order they are shown: for WebRTC.
+    Video,
+    /// For WebRTC.
+    Opus,
+    /// For HLS.
+    Aac,
+}
+
+impl Made {
+    pub const ALL: [Self; 3] = [Self::Video, Self::Opus, Self::Aac];
+
+    /// As metric labels and logs say it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Video => "video",
+            Self::Opus => "opus",
+            Self::Aac => "aac",
+        }
+    }
+}
+
+/// Whether something made is to be had.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Making {
+    /// Nobody asked for it, or it is about to start.
+    #[default]
+    Idle,
+    Running,
+    /// It cannot be made here; the sentence says what is missing.
+    Unavailable(Arc<str>),
+}
+
+struct Output {
+    window: Arc<Fanout<Item>>,
+    state: Mutex<OutputState>,
+}
+
+#[derive(Default)]
+struct OutputState {
+    demands: usize,
+    making: Making,
+}
+
+impl Stream {
+    pub(crate) fn new(name: StreamName) -> Self {
+        Self {
+            name,
+            window: Arc::default(),
+            present: Mutex::default(),
+            keyframes: Signal::default(),
+            made: std::array::from_fn(|_| Output { window: Arc::default(), state: Mutex::default() }),
+            demands: Signal::default(),
+        }
+    }
+
+    /// Reads everything its publishers send from now on.
+    pub fn subscribe(&self) -> Cursor<Item> {
+        self.window.subscribe()
+    }
+
+    /// Reads from the newest keyframe of the picture that is still in the window, or from now on
+    /// where there is none.
+    pub fn subscribe_at_keyframe(&self) -> Cursor<Item> {
+        self.window.subscribe_at(is_keyframe)
+    }
+
+    pub fn present(&self) -> Present {
+        lock(&self.present).clone()
+    }
+
+    /// Asks the publisher for a keyframe of a layer. Only those who can be asked hear it (WHIP).
+    pub fn request_keyframe(&self, track: TrackId) {
+        self.keyframes.raise(|wanted| *wanted |= 1 << track.index());
+    }
+
+    /// Waits until a keyframe is asked for; the bits are numbered by `TrackId::index`. One waiter.
+    pub(crate) fn poll_keyframe_request(&self, cx: &mut Context<'_>) -> Poll<u16> {
+        self.keyframes.poll(cx)
+    }
+
+    /// Asks for something to be made for as long as the answer is kept.
+    pub fn demand(self: &Arc<Self>, made: Made) -> Demand {
+        lock(&self.output(made).state).demands += 1;
+        self.demands.raise(|changed| *changed = true);
+        Demand { stream: Arc::clone(self), made }
+    }
+
+    pub fn is_demanded(&self, made: Made) -> bool {
+        lock(&self.output(made).state).demands > 0
+    }
+
+    /// Waits until demands may have changed. One waiter: the transcoder.
+    pub fn poll_demands(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.demands.poll(cx).map(|_| ())
+    }
+
+    pub fn making(&self, made: Made) -> Making {
+        lock(&self.output(made).state).making.clone()
+    }
+
+    /// For the transcoder.
+    pub fn set_making(&self, made: Made, making: Making) {
+        lock(&self.output(made).state).making = making;
+    }
+
+    /// For the transcoder: appends to what readers of `made` see. Each run opens with the `Join` of
+    /// the source's epoch.
+    pub fn push_made(&self, made: Made, item: Item) {
+        let bytes = item.bytes();
+        self.output(made).window.push(item, bytes);
+    }
+
+    fn output(&self, made: Made) -> &Output {
+        &self.made[made as usize]
+    }
+
+    /// For the registry, under its lock.
+    pub(crate) fn push(&self, item: Item) {
+        lock(&self.present).observe(&item);
+        let bytes = item.bytes();
+        self.window.push(item, bytes);
+    }
+
+    pub(crate) fn close(&self) {
+        self.window.close();
+        for output in &self.made {
+            output.window.close();
+        }
+    }
+}
+
+impl Present {
+    pub fn track(&self, id: TrackId) -> Option<&Arc<Track>> {
+        self.tracks.get(id.index())?.as_ref()
+    }
+
+    fn observe(&mut self, item: &Item) {
+        match item {
+            Item::Join { epoch, .. } => *self = Self { epoch: Some(*epoch), ..Self::default() },
+            Item::Announce(announcement) => self.announcement = announcement.clone(),
+            Item::Sample(sample) => self.sample(sample),
+            Item::Leave => self.epoch = None,
+        }
+    }
+
+    fn sample(&mut self, sample: &Sample) {
+        if let Some(known) = self.tracks.get_mut(sample.track.id.index())
+            && !known.as_ref().is_some_and(|known| Arc::ptr_eq(known, &sample.track))
+        {
+            *known = Some(Arc::clone(&sample.track));
+        }
+        if sample.track.id == TrackId::VIDEO {
+            self.order.observe(sample);
+        }
+    }
+}
+
+fn is_keyframe(item: &Item) -> bool {
+    matches!(item, Item::Sample(sample) if sample.keyframe && sample.track.id == TrackId::VIDEO)
+}
+
+/// Keeps something being made.
+pub struct Demand {
+    stream: Arc<Stream>,
+    made: Made,
+}
+
+impl Demand {
+    /// Reads what is made from now on.
+    pub fn subscribe(&self) -> Cursor<Item> {
+        self.stream.output(self.made).window.subscribe()
+    }
+
+    /// Reads from the newest keyframe (video) that is still in the window, or from now on.
+    pub fn subscribe_at_keyframe(&self) -> Cursor<Item> {
+        self.stream.output(self.made).window.subscribe_at(is_keyframe)
+    }
+
+    pub fn making(&self) -> Making {
+        self.stream.making(self.made)
+    }
+}
+
+impl Drop for Demand {
+    fn drop(&mut self) {
+        lock(&self.stream.output(self.made).state).demands -= 1;
+        self.stream.demands.raise(|changed| *changed = true);
+    }
+}
+
+/// Raised by many, waited for by one, which takes what was raised.
+pub(crate) struct Signal<T>(Mutex<(Option<T>, Option<Waker>)>);
+
+impl<T> Default for Signal<T> {
+    fn default() -> Self {
+        Self(Mutex::new((None, None)))
+    }
+}
+
+impl<T: Default> Signal<T> {
+    fn raise(&self, add: impl FnOnce(&mut T)) {
+        let mut state = lock(&self.0);
+        add(state.0.get_or_insert_default());
+        let waker = state.1.take();
+        drop(state);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    fn poll(&self, cx: &mut Context<'_>) -> Poll<T> {
+        let mut state = lock(&self.0);
+        match state.0.take() {
+            Some(raised) => Poll::Ready(raised),
+            None => {
+                state.1 = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // No code of ours panics while it holds one of these locks; the data is whole either way.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl std::fmt::Debug for Stream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Stream").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// The kinds of track a stream has now: what a viewer can be offered.
+impl Present {
+    pub fn has(&self, kind: TrackKind) -> bool {
+        let main = if kind == TrackKind::Video { TrackId::VIDEO } else { TrackId::AUDIO };
+        self.track(main).is_some()
+            || match kind {
+                TrackKind::Video => self.announcement.video,
+                TrackKind::Audio => self.announcement.audio,
+            }
+    }
+}
