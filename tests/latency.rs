@@ -32,7 +32,7 @@ fn viewers_are_close_behind_and_join_soon() {
     let server = Server::start("");
     let publisher = Timed::start(&server.rtmp, &server.stream_key, PUBLISH_MAX);
     server.playable(&server.stream);
-    let page = format!("{}/watch/{}", server.http_url, server.stream);
+    let page = format!("{}/watch/{}?transport=hls", server.http_url, server.stream);
 
     let seen = &play(seconds(15, 600), &[("page", &page)])[0];
     // Three seconds to reach the target distance are left out by the tool; what it reads is the rest.

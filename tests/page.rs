@@ -101,7 +101,7 @@ fn a_viewer_is_told_and_carried_through_everything() {
     );
     let server = Server::start("");
     let url = server.rtmp_with_key();
-    let mut page = Page::open(&format!("{}/watch/{}", server.http_url, server.stream));
+    let mut page = Page::open(&format!("{}/watch/{}?transport=hls", server.http_url, server.stream));
     says(&page.wait_state("offline"), "not live");
 
     // It starts by itself.

@@ -15,7 +15,7 @@ use serde_json::Value;
 fn assert_plays(server: &Server, stream: &str, fps: u32) {
     let run = seconds(12, 60);
     let playlist = format!("{}/live/{stream}/index.m3u8", server.http_url);
-    let page = format!("{}/watch/{stream}", server.http_url);
+    let page = format!("{}/watch/{stream}?transport=hls", server.http_url);
     for seen in play(run, &[("hls.js", &playlist), ("shaka", &playlist), ("page", &page)]) {
         let frames = seen["frames"].as_u64().unwrap_or(0);
         // A busy machine starts late and drops pictures; a player that is stuck shows a handful.

@@ -1,4 +1,4 @@
-// Two pages, built into dist/ with hashed names under assets/. The server embeds dist/ and serves it.
+// Three pages, built into dist/ with hashed names under assets/. The server embeds dist/ and serves it.
 //
 // hls.js is compiled from the sources in its package: of its two ready-made builds the light one cannot play audio from
 // a rendition of its own, and the full one is half as large again (597 kB against 398 kB of script), for features this
@@ -33,7 +33,7 @@ export default defineConfig({
     modulePreload: { polyfill: false },
     // Apache-2.0 (hls.js) and MIT ask that their notices travel with the script. A version in the name: it is kept for ever.
     license: { fileName: `assets/licences-${hls.version}.txt` },
-    rolldownOptions: { input: ['index.html', 'watch.html'] },
+    rolldownOptions: { input: ['index.html', 'watch.html', 'studio.html'] },
   },
   test: { include: ['src/**/*.test.ts'] },
 });

@@ -48,6 +48,7 @@ pub fn router(health: Health, registry: prometheus::Registry, media: Router) -> 
     Router::new()
         .route("/", get(index))
         .route("/watch/{stream}", get(watch))
+        .route("/studio", get(studio))
         .route("/assets/{*path}", get(asset))
         .route("/healthz", get(async || health::alive()))
         .route("/readyz", get(async |State(shared): State<Shared>| shared.health.ready()))
@@ -68,6 +69,10 @@ async fn watch(Path(stream): Path<String>, headers: HeaderMap) -> Response {
         Ok(_) => page("watch.html", StatusCode::OK, &headers),
         Err(_) => no_such_stream(),
     }
+}
+
+async fn studio(headers: HeaderMap) -> Response {
+    page("studio.html", StatusCode::OK, &headers)
 }
 
 async fn asset(Path(path): Path<String>, headers: HeaderMap) -> Response {

@@ -1,16 +1,18 @@
 // The watch page: asks for the status, feeds the state machine (core/page.ts) and makes player and screen match it.
 //
-//   status.json ─┐                      ┌─ wanted ─> player (shell/player.ts)
+//   status.json ─┐                      ┌─ wanted ─> player (shell/webrtc.ts, or shell/player.ts for HLS)
 //   player ──────┼─> step(model, input) ┼─ view ───> screen (shell/screen.ts)
 //   time, tab ───┘                      └─ lease ──> shell/lease.ts
 import { ServerClock } from './core/clock';
-import { initial, type Input, needsLease, pollMs, step, view, wanted, type Wanted } from './core/page';
+import { type Choice, initial, type Input, mayRetry, needsLease, parseChoice, pollMs, step, transport, view, wanted, type Wanted } from './core/page';
 import { parseStatus, streamOfPath } from './core/status';
-import { delayWords } from './core/words';
+import { delayWords, pathWords } from './core/words';
 import { ask } from './shell/fetch';
 import { TabLease } from './shell/lease';
-import { createPlayer, type Player, type Reading, support } from './shell/player';
+import { createPlayer, type Player, type Reading, support, type WebRtcReading } from './shell/player';
 import { Screen } from './shell/screen';
+import { WebRtcPlayer } from './shell/webrtc';
+import { canWatch } from './shell/whep';
 
 /** The steering interval (core/rate.ts), and how soon a change is seen. */
 const BEAT_MS = 100;
@@ -22,24 +24,50 @@ const DRAW_MS = 500;
 const LONG_PAUSE_MS = 5000;
 /** Error names kept for tests and bug reports. */
 const ERRORS_MAX = 50;
+/** Where the viewer's choice is remembered. */
+const CHOICE = 'codecast.transport';
 
 const now = () => performance.now();
 const stream = streamOfPath(location.pathname);
 const base = `/live/${encodeURIComponent(stream)}`;
-const screen = new Screen(stream, { togglePlay, toggleMute, setVolume });
+const screen = new Screen(stream, { togglePlay, toggleMute, setVolume, choose, chooseLayer });
 const { video } = screen;
 const supported = support(video);
 const clock = new ServerClock();
-const lease = new TabLease((holds) => put({ kind: 'mode', mode: supported === 'native' ? 'native' : holds ? 'low-latency' : 'segments' }));
+const lease = new TabLease('codecast.low-latency', (holds) => put({ kind: 'mode', mode: supported === 'native' ? 'native' : holds ? 'low-latency' : 'segments' }));
 
-let model = initial(stream, supported !== null);
-let player: Player | null = null;
+let model = initial(stream, { hls: supported !== null, webRtc: canWatch() }, firstChoice());
+let player: Player | WebRtcPlayer | null = null;
 let playing: Wanted | null = null;
 let reading: Reading | null = null;
 let stalls = 0;
 let firstFrameMs: number | null = null;
 let players = 0;
 const hlsErrors: string[] = [];
+
+/** The address decides before what was remembered. */
+function firstChoice(): Choice {
+  let remembered: string | null = null;
+  try {
+    remembered = localStorage.getItem(CHOICE);
+  } catch {
+    // Forbidden: nothing is remembered.
+  }
+  return parseChoice(new URLSearchParams(location.search).get('transport')) ?? parseChoice(remembered) ?? 'auto';
+}
+
+function choose(choice: Choice): void {
+  try {
+    localStorage.setItem(CHOICE, choice);
+  } catch {
+    // Forbidden: it holds for this page.
+  }
+  put({ kind: 'choice', choice });
+}
+
+function chooseLayer(encodingId: string | null): void {
+  if (player instanceof WebRtcPlayer) player.choose(encodingId);
+}
 
 function put(input: Input): void {
   model = step(model, input, now());
@@ -62,22 +90,30 @@ function match(want: Wanted | null): void {
   if (want !== null) start(want);
 }
 
-function start({ key, mode }: Wanted): void {
+function start({ key, mode, insists }: Wanted): void {
   const startedMs = now();
   players += 1;
   firstFrameMs = null;
-  const begun = () => {
+  const begun = (atMs = now()) => {
     if (playing?.key !== key || firstFrameMs !== null) return;
-    firstFrameMs = Math.round(now() - startedMs);
+    firstFrameMs = Math.round(atMs - startedMs);
     put({ kind: 'player', key, event: 'playing' });
   };
-  player = createPlayer(video, `${base}/index.m3u8`, mode, {
-    event: (event) => put({ kind: 'player', key, event }),
-    error: (name) => { if (hlsErrors.push(name) > ERRORS_MAX) hlsErrors.shift(); },
-    standing: () => schedulePoll(0),
-    stall: () => { stalls += 1; },
-  });
-  if (model.status?.video !== false && 'requestVideoFrameCallback' in video) video.requestVideoFrameCallback(begun);
+  player = mode === 'webrtc'
+    ? new WebRtcPlayer(video, `/whep/${encodeURIComponent(stream)}`, insists, {
+      begun,
+      attached: () => { if (!model.paused) void play(); },
+      gaveUp: (why) => put({ kind: 'gave-up', why }),
+      ended: () => schedulePoll(0),
+    })
+    : createPlayer(video, `${base}/index.m3u8`, mode, {
+      event: (event) => put({ kind: 'player', key, event }),
+      error: (name) => { if (hlsErrors.push(name) > ERRORS_MAX) hlsErrors.shift(); },
+      standing: () => schedulePoll(0),
+      stall: () => { stalls += 1; },
+    });
+  if (player instanceof WebRtcPlayer) return player.hear(model.status, model.misses === 0);
+  if (model.status?.video !== false && 'requestVideoFrameCallback' in video) video.requestVideoFrameCallback(() => begun());
   else video.addEventListener('timeupdate', () => video.currentTime > 0 && begun(), { once: false, signal: untilNext() });
   if (!model.paused) void play();
 }
@@ -161,6 +197,7 @@ async function poll(): Promise<void> {
     else clock.pushDate(answer.sentMs, answer.receivedMs, answer.date);
     put({ kind: 'status', status });
   }
+  if (player instanceof WebRtcPlayer) player.hear(model.status, model.misses === 0);
   schedulePoll(pollMs(model, document.hidden));
 }
 
@@ -173,7 +210,7 @@ function schedulePoll(delayMs: number): void {
 let lastTime = -1;
 let movedMs = 0;
 function beat(): void {
-  if (document.hidden && video.paused) return; // a phone pauses what nobody sees: neither a stall nor a wish
+  if (document.hidden && video.paused && !video.ended) return; // a phone pauses what nobody sees: neither a stall nor a wish
   const at = now();
   if (video.currentTime !== lastTime) {
     lastTime = video.currentTime;
@@ -181,12 +218,21 @@ function beat(): void {
   }
   if (player !== null) reading = player.beat(at, model.status?.state === 'live');
   if (haltedLong()) player?.rest();
-  const moving = firstFrameMs !== null && !video.paused && at - movedMs < STILL_MS;
+  const moving = firstFrameMs !== null && !video.paused && (reading?.flowing ?? at - movedMs < STILL_MS);
+  const trouble = reading?.webRtc?.trouble ?? '';
+  if (trouble !== model.trouble) put({ kind: 'trouble', why: trouble });
   put(moving === model.player?.moving ? { kind: 'tick' } : { kind: 'moving', moving });
 }
 
-/** How far the picture is behind the streamer, by the server's clock. */
+/**
+ * HLS: how far the picture is behind the streamer, by the server's clock. WebRTC: what this browser can know, from the
+ * server to the screen: half a round trip and the wait in the jitter buffer.
+ */
 function latencyMs(): number | null {
+  const figures = reading?.webRtc?.figures;
+  if (figures !== undefined) {
+    return figures?.jitterBufferMs == null ? null : Math.round(figures.jitterBufferMs + (figures.roundTripMs ?? 0) / 2);
+  }
   const dateMs = reading?.playingDateMs ?? null;
   return dateMs === null || clock.offsetMs === null ? null : Math.round(Date.now() + clock.offsetMs - dateMs);
 }
@@ -195,15 +241,29 @@ function draw(): void {
   const shown = view(model, now());
   screen.show(shown, video);
   if (shown.kind !== 'live') screen.showDelay('');
+  screen.showChoice(model.choice, model.can.webRtc, mayRetry(model));
+  screen.showLayers(reading?.webRtc?.layers ?? [], reading?.webRtc?.layer ?? null);
 }
 
 function drawNumbers(): void {
   const latency = latencyMs();
   const live = view(model, now()).kind === 'live';
-  screen.showDelay(live && latency !== null ? delayWords(latency) : '');
+  const words = reading?.webRtc === undefined ? delayWords : pathWords;
+  screen.showDelay(live && latency !== null ? words(latency) : '');
+  screen.showFacts([
+    ...(reading?.webRtc === undefined ? hlsFacts(latency) : webRtcFacts(reading.webRtc)),
+    ['First picture after', firstFrameMs === null ? '–' : `${firstFrameMs} ms`],
+    ['Picture', video.videoWidth > 0 ? `${video.videoWidth} × ${video.videoHeight}` : 'none'],
+    ['Transport', transportWords()],
+  ]);
+}
+
+type Facts = [string, string][];
+
+function hlsFacts(latency: number | null): Facts {
   const seconds = (value: number | null | undefined) => (value === null || value === undefined ? '–' : `${value.toFixed(2)} s`);
   const quality = video.getVideoPlaybackQuality?.();
-  screen.showFacts([
+  return [
     ['Behind the streamer', seconds(latency === null ? null : latency / 1000)],
     ['Behind the live edge', seconds(reading?.edgeLatency)],
     ['Target', seconds(reading?.target)],
@@ -211,14 +271,26 @@ function drawNumbers(): void {
     ['Speed', `${video.playbackRate.toFixed(2)}×`],
     ['Stalls', String(stalls)],
     ['Dropped pictures', quality === undefined ? '–' : `${quality.droppedVideoFrames} of ${quality.totalVideoFrames}`],
-    ['First picture after', firstFrameMs === null ? '–' : `${firstFrameMs} ms`],
-    ['Picture', video.videoWidth > 0 ? `${video.videoWidth} × ${video.videoHeight}` : 'none'],
-    ['Transport', transportWords()],
-  ]);
+  ];
+}
+
+function webRtcFacts({ figures, sessions, restarts }: WebRtcReading): Facts {
+  const ms = (value: number | null | undefined) => (value === null || value === undefined ? '–' : `${Math.round(value)} ms`);
+  return [
+    ['Wait in the jitter buffer', ms(figures?.jitterBufferMs)],
+    ['Round trip to the server', ms(figures?.roundTripMs)],
+    ['Not in the estimate', 'the way from the streamer to the server, and decoding'],
+    ['Freezes', String(figures?.freezes ?? '–')],
+    ['Dropped pictures', figures === null ? '–' : `${figures.framesDropped} of ${figures.framesDecoded}`],
+    ['Lost packets', String(figures?.packetsLost ?? '–')],
+    ['Codec', figures?.codec || '–'],
+    ['Sessions, restarts', `${sessions}, ${restarts}`],
+  ];
 }
 
 function transportWords(): string {
   switch (playing?.mode) {
+    case 'webrtc': return 'WebRTC';
     case 'low-latency': return 'Low-Latency HLS';
     case 'segments': return 'HLS, whole segments';
     case 'native': return 'HLS by the browser';
@@ -229,6 +301,8 @@ function transportWords(): string {
 /** A read-only look inside, for tests and bug reports. */
 const snapshot = () => Object.freeze({
   state: view(model, now()).kind,
+  transport: transport(model),
+  choice: model.choice,
   mode: playing?.mode ?? null,
   latencyMs: latencyMs(),
   targetMs: reading?.target == null ? null : Math.round(reading.target * 1000),
@@ -236,6 +310,8 @@ const snapshot = () => Object.freeze({
   bufferMs: reading === null ? null : Math.round(reading.buffer * 1000),
   rate: video.playbackRate,
   stalls, firstFrameMs, players,
+  webrtc: reading?.webRtc === undefined ? null : Object.freeze({ ...reading.webRtc }),
+  framesDecoded: reading?.webRtc?.figures?.framesDecoded ?? video.getVideoPlaybackQuality?.().totalVideoFrames ?? 0,
   hlsErrors: Object.freeze([...hlsErrors]),
 });
 Object.defineProperty(window, 'codecast', { get: snapshot });

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { initial, type Input, type Model, needsLease, pollMs, step, view, type ViewKind, wanted } from './page';
+import { type Choice, initial, type Input, mayRetry, type Model, needsLease, parseChoice, pollMs, step, view, type ViewKind, wanted } from './page';
 import type { Status, StreamState } from './status';
 
 const status = (state: StreamState, presentation = 'p1', tracks = 'av'): Input => {
@@ -18,8 +18,8 @@ class Page {
   nowMs = 0;
   model: Model;
 
-  constructor(supported = true) {
-    this.model = initial('demo', supported);
+  constructor(hls = true, webRtc = false, choice: Choice = 'auto') {
+    this.model = initial('demo', { hls, webRtc }, choice);
   }
 
   put(...inputs: Input[]): this {
@@ -222,4 +222,67 @@ test('the status is asked for sooner while something is about to change', () => 
   expect(pollMs(new Page().put(status('offline')).model, false)).toBe(2000);
   expect(pollMs(new Page().put(status('offline')).model, true)).toBe(5000);
   expect(pollMs(new Page().live().model, true)).toBe(2000);
+});
+
+describe('WebRTC and HLS', () => {
+  const page = (choice: Choice = 'auto', webRtc = true, hls = true) => new Page(hls, webRtc, choice);
+  const mode = ({ model }: Page) => wanted(model)?.mode ?? null;
+  const GAVE_UP: Input = { kind: 'gave-up', why: 'UDP is blocked.' };
+  const choose = (choice: Choice): Input => ({ kind: 'choice', choice });
+
+  test('which one plays', () => {
+    const check = (choice: Choice, webRtc: boolean, hls: boolean, want: string | null, insists = false) => {
+      const opened = page(choice, webRtc, hls).put(status('live'));
+      if (needsLease(opened.model)) opened.put(LOW);
+      expect([mode(opened), wanted(opened.model)?.insists ?? false]).toEqual([want, insists]);
+    };
+    check('auto', true, true, 'webrtc');
+    check('webrtc', true, true, 'webrtc', true);
+    check('hls', true, true, 'low-latency');
+    check('auto', false, true, 'low-latency');
+    check('auto', true, false, 'webrtc', true);
+    check('auto', false, false, null);
+    check('hls', true, false, 'webrtc', true);
+  });
+
+  test('falls back to HLS by itself, says so, and tries again only when asked', () => {
+    const viewer = page().put(status('live'));
+    expect([needsLease(viewer.model), viewer.key]).toEqual([false, 'p1/webrtc/0']);
+    viewer.put(GAVE_UP);
+    expect([needsLease(viewer.model), viewer.key]).toEqual([true, null]);
+    viewer.put(LOW).player('playing').put(MOVING);
+    expect(viewer.key).toBe('p1/av/low-latency/0');
+    expect(view(viewer.model, 0).notice).toMatch(/HLS.*WebRTC did not work.*UDP is blocked\./);
+    expect(mayRetry(viewer.model)).toBe(true);
+    viewer.wait(60_000).put(status('live', 'p2'));
+    expect(mode(viewer)).toBe('low-latency');
+    viewer.put(choose('auto'));
+    expect([mode(viewer), view(viewer.model, 0).notice, mayRetry(viewer.model)]).toEqual(['webrtc', '', false]);
+  });
+
+  test('the viewer\'s choice holds at once', () => {
+    const viewer = page().put(status('live')).player('playing').put(choose('hls'), LOW);
+    expect([mode(viewer), view(viewer.model, 0).notice]).toEqual(['low-latency', '']);
+    expect(mode(viewer.put(choose('webrtc')))).toBe('webrtc');
+  });
+
+  test('a session that heals itself is not replaced by the page', () => {
+    const viewer = page().put(status('live')).player('playing').put(MOVING, STILL), key = viewer.key;
+    viewer.wait(30_000).put(NO_ANSWER, status('live'), status('live', 'p1', 'av2'));
+    expect([viewer.key, viewer.kind]).toEqual([key, 'buffering']);
+  });
+
+  test('a stream that ends is over for WebRTC, too', () => {
+    const viewer = page().put(status('live')).player('playing').put(MOVING, STILL, status('offline')).wait(3000);
+    expect([viewer.kind, viewer.key]).toEqual(['ended', null]);
+    expect(viewer.put(status('live', 'p2')).key).toBe('p2/webrtc/0');
+  });
+
+  test('who insists is told what is wrong', () => {
+    const viewer = page('webrtc').put(status('live'), { kind: 'trouble', why: 'UDP is blocked.' });
+    expect(view(viewer.model, 0).notice).toMatch(/UDP is blocked\..*tried again/);
+    expect(view(viewer.put({ kind: 'trouble', why: '' }).model, 0).notice).toBe('');
+  });
+
+  test('choices by name', () => expect([parseChoice('auto'), parseChoice('webrtc'), parseChoice('hls'), parseChoice('x'), parseChoice(null)]).toEqual(['auto', 'webrtc', 'hls', null, null]));
 });

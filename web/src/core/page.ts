@@ -6,7 +6,14 @@
 import type { Status } from './status';
 
 /** low-latency: parts. segments: whole segments, for a second tab. native: the browser's own HLS. */
-export type Mode = 'low-latency' | 'segments' | 'native';
+export type HlsMode = 'low-latency' | 'segments' | 'native';
+export type Mode = HlsMode | 'webrtc';
+
+/** What the viewer asked for. auto: WebRTC, and HLS where that does not work. */
+export type Choice = 'auto' | 'webrtc' | 'hls';
+export type Transport = 'webrtc' | 'hls';
+
+export const parseChoice = (text: string | null): Choice | null => (text === 'auto' || text === 'webrtc' || text === 'hls' ? text : null);
 
 export type PlayerEvent =
   /** The first picture is on screen (or the first sound, where there is no picture). */
@@ -19,7 +26,12 @@ export type PlayerEvent =
 export type Input =
   | { kind: 'status'; status: Status }
   | { kind: 'no-answer' }
-  | { kind: 'mode'; mode: Mode | null }
+  | { kind: 'mode'; mode: HlsMode | null }
+  | { kind: 'choice'; choice: Choice }
+  /** WebRTC does not work here; a plain sentence. */
+  | { kind: 'gave-up'; why: string }
+  /** It does not work at the moment, but is tried again; '' when it works. */
+  | { kind: 'trouble'; why: string }
   | { kind: 'player'; key: string; event: PlayerEvent }
   /** Sampled: does the picture move? */
   | { kind: 'moving'; moving: boolean }
@@ -33,6 +45,14 @@ export type Input =
 export interface Wanted {
   key: string;
   mode: Mode;
+  /** The viewer wants WebRTC and nothing else. */
+  insists: boolean;
+}
+
+/** What the browser can do, and what the viewer asked for. */
+export interface Abilities {
+  hls: boolean;
+  webRtc: boolean;
 }
 
 interface Player {
@@ -46,14 +66,18 @@ interface Player {
 
 export interface Model {
   stream: string;
-  supported: boolean;
+  can: Abilities;
+  choice: Choice;
+  /** Why WebRTC was given up, or null. It is not tried again before the viewer asks for it. */
+  gaveUp: string | null;
+  trouble: string;
   status: Status | null;
   /** When the server's state last became what it is. */
   stateSinceMs: number;
   /** Status requests in a row without an answer. */
   misses: number;
-  /** Null until it is known whether another tab holds the low-latency lease. */
-  mode: Mode | null;
+  /** How HLS is played; null until it is known whether another tab holds the low-latency lease. */
+  mode: HlsMode | null;
   /** Counts the players built for one presentation: part of the player's key, so that one more means a new player. */
   attempt: number;
   /** Players in a row that failed; spaces out the next ones. */
@@ -79,10 +103,10 @@ const BUFFERING_MS = 600;
 /** A quick hiccup of status requests is not worth words while the picture moves. */
 const MISSES_MAX = 3;
 
-export function initial(stream: string, supported: boolean): Model {
+export function initial(stream: string, can: Abilities, choice: Choice): Model {
   return {
-    stream, supported, status: null, stateSinceMs: 0, misses: 0, mode: null, attempt: 0, failures: 0, player: null,
-    finished: null, paused: false, blocked: false,
+    stream, can, choice, gaveUp: null, trouble: '', status: null, stateSinceMs: 0, misses: 0, mode: null, attempt: 0,
+    failures: 0, player: null, finished: null, paused: false, blocked: false,
   };
 }
 
@@ -95,6 +119,9 @@ function apply(model: Model, input: Input, nowMs: number): Model {
     case 'status': return heard(model, input.status, nowMs);
     case 'no-answer': return { ...model, misses: model.misses + 1 };
     case 'mode': return { ...model, mode: input.mode };
+    case 'choice': return { ...model, choice: input.choice, gaveUp: null, paused: false, blocked: false };
+    case 'gave-up': return { ...model, gaveUp: input.why };
+    case 'trouble': return { ...model, trouble: input.why };
     case 'player': return model.player?.key === input.key ? told(model, model.player, input.event, nowMs) : model;
     case 'moving': return model.player === null || model.player.moving === input.moving ? model
       : { ...model, player: { ...model.player, moving: input.moving, sinceMs: nowMs } };
@@ -107,7 +134,7 @@ function apply(model: Model, input: Input, nowMs: number): Model {
 
 function heard(model: Model, status: Status, nowMs: number): Model {
   const changed = status.state !== model.status?.state;
-  const back = model.misses > 0 && status.state === 'live' && standing(model);
+  const back = model.misses > 0 && status.state === 'live' && standing(model) && transport(model) === 'hls';
   return {
     ...model, status, misses: 0,
     stateSinceMs: changed ? nowMs : model.stateSinceMs,
@@ -132,9 +159,13 @@ function told(model: Model, player: Player, event: PlayerEvent, nowMs: number): 
   return { ...model, player: next };
 }
 
-/** One more attempt where the present player has failed or is stuck, and the server is there to serve another. */
+/**
+ * One more attempt where the present player has failed or is stuck, and the server is there to serve another. A player
+ * by WebRTC heals itself or gives up (core/session.ts).
+ */
 function rebuild(model: Model, nowMs: number): Model {
   const { player, status } = model;
+  if (transport(model) === 'webrtc') return model;
   if (player === null || status?.state !== 'live' || model.misses > 0) return model;
   const forMs = nowMs - player.sinceMs;
   if (player.moving && forMs > PROVEN_MS && model.failures > 0) return { ...model, failures: 0 };
@@ -160,26 +191,43 @@ function follow(model: Model, nowMs: number): Model {
 const finishedBy = (model: Model, player: Player): string | null =>
   model.status?.state === 'offline' ? player.presentation : model.finished;
 
-const key = (model: Model): string =>
-  [model.status?.presentation, model.status?.tracks, model.mode, model.attempt].join('/');
+/** WebRTC negotiates sound and picture from the start: an added track needs no other player. */
+function key(model: Model): string {
+  const { status, attempt } = model;
+  if (transport(model) === 'webrtc') return [status?.presentation, insists(model) ? 'webrtc only' : 'webrtc', attempt].join('/');
+  return [status?.presentation, status?.tracks, model.mode, attempt].join('/');
+}
+
+/** How this page plays, or would play. */
+export function transport({ can, choice, gaveUp }: Model): Transport {
+  if (!can.webRtc || !can.hls) return can.webRtc ? 'webrtc' : 'hls';
+  return choice === 'hls' || gaveUp !== null ? 'hls' : 'webrtc';
+}
+
+const insists = ({ can, choice }: Model): boolean => choice === 'webrtc' || !can.hls;
+const supported = ({ can }: Model): boolean => can.hls || can.webRtc;
+const modeOf = (model: Model): Mode | null => (transport(model) === 'webrtc' ? 'webrtc' : model.mode);
 
 /** The player that should exist, or null. */
-export const wanted = (model: Model): Wanted | null =>
-  model.player === null || model.mode === null ? null : { key: model.player.key, mode: model.mode };
+export function wanted(model: Model): Wanted | null {
+  const mode = modeOf(model);
+  return model.player === null || mode === null ? null : { key: model.player.key, mode, insists: insists(model) };
+}
 
 function wantedAt(model: Model, nowMs: number): Wanted | null {
-  const { status, mode, player } = model;
-  if (!model.supported || status === null || mode === null) return null;
-  if (status.state === 'live') return status.presentation === model.finished ? null : { key: key(model), mode };
+  const { status, player } = model, mode = modeOf(model);
+  if (!supported(model) || status === null || mode === null) return null;
+  const want = { mode, insists: insists(model) };
+  if (status.state === 'live') return status.presentation === model.finished ? null : { key: key(model), ...want };
   if (player === null || player.phase === 'ended' || player.presentation !== status.presentation && status.state === 'away') return null;
   // Away: the playlist goes on when the publisher is back. Offline: the rest of it is played out.
   const playedOut = status.state === 'offline' && !player.moving && nowMs - Math.max(player.sinceMs, model.stateSinceMs) > PLAY_OUT_MS;
-  return playedOut ? null : { key: player.key, mode };
+  return playedOut ? null : { key: player.key, ...want };
 }
 
 /** Whether the low-latency lease is needed: nothing is to be held while there is nothing to play. */
 export const needsLease = (model: Model): boolean =>
-  model.supported && (model.player !== null || (model.status?.state === 'live' && model.status.presentation !== model.finished));
+  model.can.hls && transport(model) === 'hls' && (model.player !== null || (model.status?.state === 'live' && model.status.presentation !== model.finished));
 
 export type ViewKind =
   | 'connecting' | 'offline' | 'starting' | 'live' | 'buffering' | 'paused' | 'away' | 'ended' | 'lost' | 'blocked' | 'unsupported';
@@ -208,7 +256,7 @@ export function view(model: Model, nowMs: number): View {
 
 function viewKind(model: Model, nowMs: number): ViewKind {
   const { player, status } = model;
-  if (!model.supported) return 'unsupported';
+  if (!supported(model)) return 'unsupported';
   if (player?.moving && player.phase === 'playing' && model.misses < MISSES_MAX) return 'live';
   if (model.misses > (status === null ? 1 : 0)) return 'lost';
   if (status === null) return 'connecting';
@@ -246,7 +294,22 @@ function words(kind: ViewKind, stream: string): string {
 const SECOND_TAB = 'Another tab of this browser already plays with the shortest delay. This one stays a few seconds '
   + 'further behind, and takes over by itself when the other is closed.';
 
-const notice = (model: Model): string => (model.mode === 'segments' && model.player !== null ? SECOND_TAB : '');
+function notice(model: Model): string {
+  if (transport(model) === 'webrtc') {
+    const elsewhere = model.can.hls ? ' Automatic or HLS, chosen below, may work.' : '';
+    return insists(model) && model.trouble !== '' && model.misses === 0 ? `${model.trouble} WebRTC is tried again.${elsewhere}` : '';
+  }
+  return [fallback(model), model.mode === 'segments' && model.player !== null ? SECOND_TAB : ''].filter(Boolean).join(' ');
+}
+
+function fallback({ can, choice, gaveUp }: Model): string {
+  if (choice === 'hls') return '';
+  if (!can.webRtc) return choice === 'webrtc' ? 'This browser has no WebRTC: the stream is played by HLS, with more delay.' : '';
+  return gaveUp === null ? '' : `Playing by HLS, with more delay, because WebRTC did not work. ${gaveUp}`;
+}
+
+/** Whether the viewer is offered another try with WebRTC. */
+export const mayRetry = ({ choice, gaveUp }: Model): boolean => choice === 'auto' && gaveUp !== null;
 
 const POLL_MS = 2000;
 const POLL_SOON_MS = 1000;

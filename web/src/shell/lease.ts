@@ -1,7 +1,7 @@
-// Asks for, keeps and gives back the right to be this browser's one low-latency player over HTTP/1.1.
+// Asks for, keeps and gives back a right that only one tab of this browser has over HTTP/1.1: to play with low latency,
+// or to hear the events of a WebRTC session.
 import { BEAT_MS, type Lease, parseLease, sharesConnections, turn } from '../core/lease';
 
-const NAME = 'codecast.low-latency';
 /** A claim in shared storage counts when it is still there after this: two tabs may have written at once. */
 const CONFIRM_MS = 250;
 /** Tabs that hear of a freed lease at the same moment claim it at different ones. */
@@ -17,9 +17,11 @@ export class TabLease {
   private readonly needed = sharesConnections(protocol());
   private held: boolean | null = null;
   private release: (() => void) | null = null;
+  /** Where storage is forbidden, this tab cannot know of others: it remembers only its own lease. */
+  private remembered: Lease | null = null;
 
   /** Tells `changed` each time this tab gains or loses the right; the first answer comes soon after `take`. */
-  constructor(private readonly changed: (holds: boolean) => void) {}
+  constructor(private readonly name: string, private readonly changed: (holds: boolean) => void) {}
 
   take(): void {
     if (this.release !== null) return;
@@ -49,11 +51,11 @@ export class TabLease {
       if (!stop.signal.aborted) this.say(true);
       return gone;
     };
-    void locks.request(NAME, { ifAvailable: true }, (lock) => {
+    void locks.request(this.name, { ifAvailable: true }, (lock) => {
       if (lock !== null) return hold();
       if (stop.signal.aborted) return undefined;
       this.say(false);
-      locks.request(NAME, { signal: stop.signal }, hold).catch(() => {}); // aborted while waiting: given back
+      locks.request(this.name, { signal: stop.signal }, hold).catch(() => {}); // aborted while waiting: given back
       return undefined;
     });
     return () => stop.abort();
@@ -67,14 +69,14 @@ export class TabLease {
       soon = window.setTimeout(what, delayMs);
     };
     const beat = () => {
-      const { holds, write } = turn(stored(), me, Date.now());
-      if (write !== null) store(write);
+      const { holds, write } = turn(this.stored(), me, Date.now());
+      if (write !== null) this.store(write);
       if (holds || write === null) return this.say(holds);
-      later(() => this.say(stored()?.owner === me), CONFIRM_MS);
+      later(() => this.say(this.stored()?.owner === me), CONFIRM_MS);
     };
     // Another tab wrote. Nothing is written in answer, or two tabs that see each other late would answer for ever.
     const heard = ({ key, newValue }: StorageEvent) => {
-      if (key !== NAME) return;
+      if (key !== this.name) return;
       const lease = parseLease(newValue);
       if (lease === null) later(beat, Math.random() * SCATTER_MS);
       else if (lease.owner !== me) {
@@ -87,7 +89,7 @@ export class TabLease {
       clearTimeout(soon);
       window.removeEventListener('storage', heard);
       window.removeEventListener('pagehide', release);
-      if (stored()?.owner === me) store(null);
+      if (this.stored()?.owner === me) this.store(null);
     };
     const timer = window.setInterval(beat, BEAT_MS);
     window.addEventListener('storage', heard);
@@ -95,25 +97,22 @@ export class TabLease {
     later(beat, 0); // not now: the answer would arrive inside `take`
     return release;
   }
-}
 
-/** Where storage is forbidden, this tab cannot know of others: it remembers only its own lease. */
-let remembered: Lease | null = null;
-
-function stored(): Lease | null {
-  try {
-    return parseLease(localStorage.getItem(NAME));
-  } catch {
-    return remembered;
+  private stored(): Lease | null {
+    try {
+      return parseLease(localStorage.getItem(this.name));
+    } catch {
+      return this.remembered;
+    }
   }
-}
 
-function store(lease: Lease | null): void {
-  remembered = lease;
-  try {
-    if (lease === null) localStorage.removeItem(NAME);
-    else localStorage.setItem(NAME, JSON.stringify(lease));
-  } catch {
-    // Forbidden: `remembered` is all there is.
+  private store(lease: Lease | null): void {
+    this.remembered = lease;
+    try {
+      if (lease === null) localStorage.removeItem(this.name);
+      else localStorage.setItem(this.name, JSON.stringify(lease));
+    } catch {
+      // Forbidden: `remembered` is all there is.
+    }
   }
 }

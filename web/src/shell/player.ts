@@ -3,9 +3,12 @@
 // A player lives until it is destroyed and never heals itself beyond one attempt at a media error: it reports, and the
 // page's state machine builds another. Ten times a second the page calls `beat`, which steers the rate.
 import Hls, { AudioStreamController, type ErrorData, type HlsConfig } from 'hls.js';
-import type { Mode, PlayerEvent } from '../core/page';
+import type { Layer } from '../core/answer';
+import type { HlsMode, PlayerEvent } from '../core/page';
 import { plainPlaylist } from '../core/playlist';
 import { RateController, rungExtra, type Sample, StallAllowance } from '../core/rate';
+import type { State } from '../core/session';
+import type { Figures } from './whep';
 
 /** What the details panel and the tests see. Seconds, or null while unknown. */
 export interface Reading {
@@ -15,6 +18,21 @@ export interface Reading {
   target: number | null;
   buffer: number;
   bitsPerSecond: number;
+  /** Whether media arrives and is shown, where the player knows; else the page looks at the picture's clock. */
+  flowing?: boolean;
+  webRtc?: WebRtcReading;
+}
+
+/** What only playback by WebRTC knows. */
+export interface WebRtcReading {
+  state: State;
+  /** What went wrong last, a plain sentence, or ''. */
+  trouble: string;
+  sessions: number;
+  restarts: number;
+  layers: Layer[];
+  layer: string | null;
+  figures: Figures | null;
 }
 
 export interface Player {
@@ -53,7 +71,7 @@ const loadPolicy = (firstByteMs: number, loadMs: number) => ({
   default: { maxTimeToFirstByteMs: firstByteMs, maxLoadTimeMs: loadMs, timeoutRetry: RETRY, errorRetry: RETRY },
 });
 
-function settings(mode: Mode): Partial<HlsConfig> {
+function settings(mode: HlsMode): Partial<HlsConfig> {
   const lowLatency = mode === 'low-latency';
   return {
     lowLatencyMode: lowLatency,
@@ -121,7 +139,7 @@ class HlsPlayer implements Player {
   private playingSinceMs: number | null = null;
   private repairedMs = -Infinity;
 
-  constructor(private readonly video: HTMLVideoElement, url: string, mode: Mode, private readonly reports: Reports) {
+  constructor(private readonly video: HTMLVideoElement, url: string, mode: HlsMode, private readonly reports: Reports) {
     const hls = new Hls(settings(mode));
     this.hls = hls;
     hls.on(Hls.Events.ERROR, (_, data) => this.failed(data));
@@ -239,7 +257,7 @@ class NativePlayer implements Player {
   }
 }
 
-export function createPlayer(video: HTMLVideoElement, url: string, mode: Mode, reports: Reports): Player {
+export function createPlayer(video: HTMLVideoElement, url: string, mode: HlsMode, reports: Reports): Player {
   return mode === 'native' ? new NativePlayer(video, url, reports) : new HlsPlayer(video, url, mode, reports);
 }
 

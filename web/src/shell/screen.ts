@@ -1,5 +1,6 @@
 // The watch page's elements: shows what it is told and says which button was used. Decides nothing.
-import type { View, ViewKind } from '../core/page';
+import type { Layer } from '../core/answer';
+import { type Choice, parseChoice, type View, type ViewKind } from '../core/page';
 
 function element<T extends HTMLElement>(id: string, type: new () => T): T {
   const found = document.getElementById(id);
@@ -16,6 +17,11 @@ const BADGES: Record<ViewKind, string> = {
   away: 'Away', ended: 'Ended', lost: 'No connection', blocked: 'Ready', unsupported: 'Not supported',
 };
 
+function layerName({ encodingId, width, height, active }: Layer): string {
+  const size = width === null || height === null ? encodingId : `${width} × ${height}`;
+  return active ? size : `${size} (not sent now)`;
+}
+
 /** The pointer rests this long: the controls leave the picture. */
 const IDLE_MS = 3000;
 
@@ -23,6 +29,9 @@ export interface Actions {
   togglePlay(): void;
   toggleMute(): void;
   setVolume(volume: number): void;
+  choose(choice: Choice): void;
+  /** Null: automatic. */
+  chooseLayer(encodingId: string | null): void;
 }
 
 export class Screen {
@@ -40,6 +49,11 @@ export class Screen {
   private readonly badge = element('badge', HTMLElement);
   private readonly delay = element('delay', HTMLElement);
   private readonly notice = element('notice', HTMLElement);
+  private readonly noticeText = element('notice-text', HTMLElement);
+  private readonly again = element('again', HTMLButtonElement);
+  private readonly transport = element('transport', HTMLSelectElement);
+  private readonly layerChoice = element('layer-choice', HTMLElement);
+  private readonly layer = element('layer', HTMLSelectElement);
   private readonly details = element('details', HTMLDetailsElement);
   private readonly facts = element('facts', HTMLElement);
   private idleTimer = 0;
@@ -52,6 +66,9 @@ export class Screen {
     this.unmute.addEventListener('click', actions.toggleMute);
     this.mute.addEventListener('click', actions.toggleMute);
     this.volume.addEventListener('input', () => actions.setVolume(this.volume.valueAsNumber / 100));
+    this.transport.addEventListener('change', () => actions.choose(parseChoice(this.transport.value) ?? 'auto'));
+    this.again.addEventListener('click', () => actions.choose('auto'));
+    this.layer.addEventListener('change', () => actions.chooseLayer(this.layer.value || null));
     this.full.addEventListener('click', () => this.toggleFull());
     this.video.addEventListener('dblclick', () => this.toggleFull());
     this.stage.addEventListener('keydown', (event) => this.pressed(event, actions));
@@ -68,13 +85,28 @@ export class Screen {
     this.start.hidden = view.kind !== 'blocked';
     setText(this.badge, BADGES[view.kind]);
     this.badge.classList.toggle('live', view.kind === 'live' || view.kind === 'buffering');
-    setText(this.notice, view.notice);
+    setText(this.noticeText, view.notice);
     this.notice.hidden = view.notice === '';
     setText(this.play, video.paused ? 'Play' : 'Pause');
     setText(this.mute, video.muted ? 'Unmute' : 'Mute');
     this.unmute.hidden = !(video.muted && view.kind === 'live');
     const title = view.kind === 'live' ? `● ${this.stream} – CodeCast` : `${this.stream}: ${BADGES[view.kind].toLowerCase()} – CodeCast`;
     if (document.title !== title) document.title = title;
+  }
+
+  showChoice(choice: Choice, webRtc: boolean, mayRetry: boolean): void {
+    if (this.transport.value !== choice) this.transport.value = choice;
+    this.transport.options[1]!.disabled = !webRtc;
+    this.again.hidden = !mayRetry;
+  }
+
+  /** The menu is there only where there is something to choose. */
+  showLayers(layers: readonly Layer[], chosen: string | null): void {
+    this.layerChoice.hidden = layers.length < 2;
+    const wanted = [['', 'Automatic'], ...layers.map((one) => [one.encodingId, layerName(one)])];
+    const shown = [...this.layer.options].map(({ value, text }) => [value, text]);
+    if (String(wanted) !== String(shown)) this.layer.replaceChildren(...wanted.map(([value, text]) => new Option(text, value)));
+    if (this.layer.value !== (chosen ?? '')) this.layer.value = chosen ?? '';
   }
 
   showVolume(volume: number): void {
