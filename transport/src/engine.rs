@@ -1,0 +1,414 @@
+//! The handle that WHIP and WHEP hold: peers are accepted, frames pushed, events awaited.
+//!
+//! All work is done by one thread (`udp.rs`) behind a bounded queue of commands. Handles never
+//! wait for it, but for the answer to an offer or a restart.
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::{Instant, SystemTime},
+};
+
+use ring::rand::{SecureRandom, SystemRandom};
+use tokio::sync::{Notify, mpsc, oneshot};
+
+use crate::{
+    dtls::Identity,
+    event::{Closed, Event},
+    metrics::Metrics,
+    sdp::{Candidate, IceCredentials, Local, Negotiated, Protocol},
+    send::OutFrame,
+    session::{Setup, TrackKey},
+    udp,
+};
+
+/// Commands that wait for the thread: a second of frames of hundreds of tracks.
+pub(crate) const COMMANDS_MAX: usize = 4096;
+/// Events that wait for a session's owner: some seconds of frames.
+pub(crate) const EVENTS_MAX: usize = 512;
+/// ICE ufrag and password: 48 and 192 bits of randomness (RFC 8445 5.3 asks for 24 and 128).
+const UFRAG_BYTES: usize = 6;
+const PWD_BYTES: usize = 24;
+
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// UDP, and TCP if `tcp`; port 0 takes any.
+    pub listen: SocketAddr,
+    /// The candidates, exactly; port 0 stands for the bound one. Empty: the listen address.
+    pub public: Vec<SocketAddr>,
+    /// ICE-TCP on the same port.
+    pub tcp: bool,
+    /// Peers at once.
+    pub sessions_max: usize,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("WebRTC: {0} cannot be listened on: {1}. Is another server running there?")]
+    Bind(SocketAddr, io::Error),
+    #[error("WebRTC: no certificate could be made: {0}")]
+    Certificate(String),
+    #[error("WebRTC: its metrics could not be registered: {0}")]
+    Metrics(#[from] prometheus::Error),
+    #[error("WebRTC: listen address {0} stands for every interface: say which addresses are advertised")]
+    NoAddress(SocketAddr),
+    #[error("WebRTC: its thread could not be started: {0}")]
+    Thread(io::Error),
+}
+
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AcceptError {
+    #[error("this server already carries as many WebRTC sessions as it is configured for: try again in a moment")]
+    Full,
+    #[error("this server is shutting down: connect again in a moment")]
+    Stopped,
+    #[error("the DTLS handshake cannot be prepared: {0}")]
+    Dtls(String),
+}
+
+/// The session is over.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("this session is over")]
+pub struct Gone;
+
+/// The handle of the port and its thread; the thread ends with the last one.
+#[derive(Clone)]
+pub struct Engine(Arc<Inner>);
+
+struct Inner {
+    commands: mpsc::Sender<Command>,
+    candidates: Vec<Candidate>,
+    bound: SocketAddr,
+    identity: Arc<Identity>,
+    metrics: Metrics,
+    sessions_max: usize,
+    sessions: Arc<AtomicUsize>,
+    next: AtomicU64,
+    random: SystemRandom,
+}
+
+/// A peer was accepted.
+pub struct Accepted {
+    pub session: Session,
+    /// The SDP answer.
+    pub answer: String,
+}
+
+/// An ICE restart was done.
+#[derive(Debug)]
+pub struct Restarted {
+    /// The body of the answer (RFC 8840).
+    pub fragment: String,
+    pub ufrag: String,
+}
+
+impl Engine {
+    pub async fn start(config: Config, registry: &prometheus::Registry) -> Result<Self, StartError> {
+        let metrics = Metrics::new(registry)?;
+        let identity = Arc::new(Identity::generate().map_err(|e| StartError::Certificate(e.to_string()))?);
+        let (commands, inbox) = mpsc::channel(COMMANDS_MAX);
+        let bound = udp::start(&config, inbox, metrics.clone()).await?;
+        let candidates = candidates(&config, bound)?;
+        Ok(Self(Arc::new(Inner {
+            commands,
+            candidates,
+            bound,
+            identity,
+            metrics,
+            sessions_max: config.sessions_max,
+            sessions: Arc::default(),
+            next: AtomicU64::new(1),
+            random: SystemRandom::new(),
+        })))
+    }
+
+    /// UDP, as bound.
+    pub fn address(&self) -> SocketAddr {
+        self.0.bound
+    }
+
+    /// What peers are told.
+    pub fn candidates(&self) -> &[Candidate] {
+        &self.0.candidates
+    }
+
+    /// WHIP: a publisher.
+    pub async fn receive(&self, negotiated: Negotiated) -> Result<Accepted, AcceptError> {
+        self.accept(negotiated, None).await
+    }
+
+    /// WHEP: a viewer of these tracks.
+    pub async fn send(
+        &self,
+        negotiated: Negotiated,
+        video: Option<&Outgoing>,
+        audio: Option<&Outgoing>,
+    ) -> Result<Accepted, AcceptError> {
+        self.accept(negotiated, Some([video, audio].map(|track| track.map(|track| track.shared.key)))).await
+    }
+
+    /// A track that many viewers share. They stay connected when it is dropped.
+    pub fn outgoing(&self) -> Outgoing {
+        let key = self.0.next.fetch_add(1, Ordering::Relaxed);
+        let shared = Arc::new(OutgoingShared { key, wanted: Notify::new(), viewers: AtomicUsize::new(0) });
+        let added = self.0.commands.try_send(Command::AddTrack(Arc::clone(&shared)));
+        if added.is_err() {
+            // Nothing is shown of it; the queue is full only under a flood of frames, or at the end.
+            self.0.metrics.frames_dropped.inc();
+        }
+        Outgoing { shared, commands: self.0.commands.clone(), metrics: self.0.metrics.clone() }
+    }
+
+    /// A random number, for SSRCs and session addresses.
+    pub fn random<const N: usize>(&self) -> [u8; N] {
+        let mut bytes = [0; N];
+        self.0.random.fill(&mut bytes).expect("the system has randomness: it was there when the certificate was made");
+        bytes
+    }
+
+    async fn accept(&self, negotiated: Negotiated, sends: Option<[Option<TrackKey>; 2]>) -> Result<Accepted, AcceptError> {
+        let place = Place::take(&self.0.sessions, self.0.sessions_max).ok_or(AcceptError::Full)?;
+        let id = self.0.next.fetch_add(1, Ordering::Relaxed);
+        let local = self.credentials();
+        let answer = negotiated.answer(&self.local(&local, id));
+        let shared = Arc::new(SessionShared {
+            ufrag: Mutex::new(local.ufrag().to_owned()),
+            closed: Mutex::new(None),
+            negotiated: negotiated.clone(),
+        });
+        let (events, inbox) = mpsc::channel(EVENTS_MAX);
+        let setup = Setup {
+            negotiated,
+            local,
+            identity: Arc::clone(&self.0.identity),
+            wall: (Instant::now(), SystemTime::now()),
+            random: self.random(),
+            sends,
+        };
+        let (accepted, result) = oneshot::channel();
+        let owner = Owner { events, shared: Arc::clone(&shared), place };
+        let command = Command::Accept { id, setup: Box::new(setup), owner, accepted };
+        self.0.commands.send(command).await.map_err(|_| AcceptError::Stopped)?;
+        result.await.map_err(|_| AcceptError::Stopped)?.map_err(AcceptError::Dtls)?;
+        let control = Control { id, engine: self.clone(), shared };
+        Ok(Accepted { session: Session { control, events: inbox, over: false }, answer })
+    }
+
+    fn credentials(&self) -> IceCredentials {
+        let (ufrag, pwd) = (text(&self.random::<UFRAG_BYTES>()), text(&self.random::<PWD_BYTES>()));
+        IceCredentials::new(ufrag, pwd).expect("hexadecimal digits, enough of them")
+    }
+
+    fn local<'a>(&'a self, ice: &'a IceCredentials, id: u64) -> Local<'a> {
+        Local { ice, fingerprint: &self.0.identity.fingerprint, candidates: &self.0.candidates, session_id: id }
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn candidates(config: &Config, bound: SocketAddr) -> Result<Vec<Candidate>, StartError> {
+    let listed = if config.public.is_empty() { vec![bound] } else { config.public.clone() };
+    if let Some(address) = listed.iter().find(|address| address.ip().is_unspecified()) {
+        return Err(StartError::NoAddress(*address));
+    }
+    let addresses = listed.into_iter().map(|mut address| {
+        if address.port() == 0 {
+            address.set_port(bound.port());
+        }
+        address
+    });
+    let addresses: Vec<SocketAddr> = addresses.collect();
+    let with = |protocol| addresses.iter().map(move |&address| Candidate { address, protocol });
+    let tcp = with(Protocol::TcpPassive).filter(|_| config.tcp);
+    Ok(with(Protocol::Udp).chain(tcp).collect())
+}
+
+/// Owner of one peer: dropping it closes the session.
+pub struct Session {
+    control: Control,
+    events: mpsc::Receiver<Event>,
+    over: bool,
+}
+
+impl Session {
+    /// The next event; `Closed` is the last one, and comes once. Cancel safe.
+    pub async fn event(&mut self) -> Option<Event> {
+        if let Some(event) = self.events.recv().await {
+            return Some(event);
+        }
+        if std::mem::replace(&mut self.over, true) {
+            return None;
+        }
+        let closed = self.control.shared.closed.lock().unwrap_or_else(PoisonError::into_inner).take();
+        Some(Event::Closed(closed.unwrap_or(Closed::ByUs)))
+    }
+
+    pub fn control(&self) -> Control {
+        self.control.clone()
+    }
+
+    pub fn negotiated(&self) -> &Negotiated {
+        &self.control.shared.negotiated
+    }
+
+    /// WHIP: asks the publisher for a keyframe of one of its layers; coalesced.
+    pub fn request_keyframe(&self, layer: usize) {
+        self.control.command(Command::RequestKeyframe { id: self.control.id, layer });
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.control.close();
+    }
+}
+
+/// For those who answer requests about a session.
+#[derive(Clone)]
+pub struct Control {
+    id: u64,
+    engine: Engine,
+    shared: Arc<SessionShared>,
+}
+
+impl Control {
+    /// An ICE restart (RFC 9725 4.3.3): other credentials on both sides; media goes on.
+    pub async fn restart(&self, remote: IceCredentials) -> Result<Restarted, Gone> {
+        let _ = remote; // A lite agent never sends checks: the peer's password is of no use to it.
+        let local = self.engine.credentials();
+        let fragment = self.shared.negotiated.fragment(&self.engine.local(&local, self.id));
+        let ufrag = local.ufrag().to_owned();
+        let (done, result) = oneshot::channel();
+        self.engine.0.commands.send(Command::Restart { id: self.id, local, done }).await.map_err(|_| Gone)?;
+        if !result.await.unwrap_or(false) {
+            return Err(Gone);
+        }
+        self.shared.ufrag.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&ufrag);
+        Ok(Restarted { fragment, ufrag })
+    }
+
+    /// Our ICE user name fragment now: an ETag's value.
+    pub fn ufrag(&self) -> String {
+        self.shared.ufrag.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub fn negotiated(&self) -> &Negotiated {
+        &self.shared.negotiated
+    }
+
+    pub fn close(&self) {
+        self.command(Command::Close { id: self.id });
+    }
+
+    /// WHEP: goes over to another track of the picture at its next keyframe.
+    pub fn select(&self, video: &Outgoing) {
+        self.command(Command::Select { id: self.id, track: video.shared.key });
+    }
+
+    /// Never waits. A full queue is retried by a task: closing must not be lost.
+    fn command(&self, command: Command) {
+        let Err(mpsc::error::TrySendError::Full(command)) = self.engine.0.commands.try_send(command) else { return };
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let commands = self.engine.0.commands.clone();
+            runtime.spawn(async move { commands.send(command).await });
+        }
+    }
+}
+
+/// One track that many viewers share.
+pub struct Outgoing {
+    shared: Arc<OutgoingShared>,
+    commands: mpsc::Sender<Command>,
+    metrics: Metrics,
+}
+
+pub(crate) struct OutgoingShared {
+    pub(crate) key: TrackKey,
+    pub(crate) wanted: Notify,
+    pub(crate) viewers: AtomicUsize,
+}
+
+impl Outgoing {
+    /// One frame for all viewers. Never waits: where the thread cannot keep up it is dropped and counted.
+    pub fn push(&self, frame: OutFrame) {
+        if self.commands.try_send(Command::Push { track: self.shared.key, frame }).is_err() {
+            self.metrics.frames_dropped.inc();
+        }
+    }
+
+    /// Waits until a viewer needs a keyframe that is not here; coalesced.
+    pub async fn keyframe_wanted(&self) {
+        self.shared.wanted.notified().await;
+    }
+
+    pub fn viewers(&self) -> usize {
+        self.shared.viewers.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Outgoing {
+    fn drop(&mut self) {
+        let command = Command::RemoveTrack(self.shared.key);
+        if let Err(mpsc::error::TrySendError::Full(command)) = self.commands.try_send(command)
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            let commands = self.commands.clone();
+            runtime.spawn(async move { commands.send(command).await });
+        }
+    }
+}
+
+/// What the thread is told.
+pub(crate) enum Command {
+    Accept { id: u64, setup: Box<Setup>, owner: Owner, accepted: oneshot::Sender<Result<(), String>> },
+    Restart { id: u64, local: IceCredentials, done: oneshot::Sender<bool> },
+    RequestKeyframe { id: u64, layer: usize },
+    Select { id: u64, track: TrackKey },
+    Close { id: u64 },
+    AddTrack(Arc<OutgoingShared>),
+    RemoveTrack(TrackKey),
+    Push { track: TrackKey, frame: OutFrame },
+}
+
+/// The way back to who owns a session.
+pub(crate) struct Owner {
+    pub(crate) events: mpsc::Sender<Event>,
+    pub(crate) shared: Arc<SessionShared>,
+    #[expect(dead_code, reason = "held: it counts the session")]
+    place: Place,
+}
+
+pub(crate) struct SessionShared {
+    ufrag: Mutex<String>,
+    closed: Mutex<Option<Closed>>,
+    negotiated: Negotiated,
+}
+
+impl SessionShared {
+    pub(crate) fn set_closed(&self, reason: Closed) {
+        *self.closed.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason);
+    }
+}
+
+/// One of the sessions that there may be.
+struct Place(Arc<AtomicUsize>);
+
+impl Place {
+    fn take(sessions: &Arc<AtomicUsize>, most: usize) -> Option<Self> {
+        let free = |taken: usize| (taken < most).then_some(taken + 1);
+        sessions.fetch_update(Ordering::AcqRel, Ordering::Acquire, free).ok()?;
+        Some(Self(Arc::clone(sessions)))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}

@@ -1,0 +1,58 @@
+//! What a session tells its owner.
+
+use std::net::SocketAddr;
+
+use crate::rtp::Frame;
+
+#[derive(Debug)]
+pub enum Event {
+    /// The handshake is done: media may flow.
+    Connected { peer: SocketAddr },
+    /// One access unit or Opus packet of a publisher.
+    Frame {
+        /// Indexes `Negotiated::media`.
+        media: usize,
+        /// Indexes the offered rids; 0 without simulcast.
+        layer: usize,
+        frame: Frame,
+    },
+    /// The last event.
+    Closed(Closed),
+}
+
+/// Why a session is over.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Closed {
+    #[error("closed by this server")]
+    ByUs,
+    #[error("the peer closed the connection")]
+    ByPeer,
+    #[error("no check arrived in time: UDP is blocked on the way, or the advertised address is wrong")]
+    Unreachable,
+    #[error("the DTLS handshake did not finish in time")]
+    HandshakeTimeout,
+    #[error("the DTLS handshake failed: {0}")]
+    Handshake(String),
+    #[error("nothing was heard of the peer for 30 s")]
+    ConsentLost,
+    #[error("a packet could not be sealed: {0}")]
+    Seal(String),
+}
+
+impl Closed {
+    /// As metric labels say it.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::ByUs => "by_us",
+            Self::ByPeer => "by_peer",
+            Self::Unreachable => "unreachable",
+            Self::HandshakeTimeout => "handshake_timeout",
+            Self::Handshake(_) => "handshake",
+            Self::ConsentLost => "consent_lost",
+            Self::Seal(_) => "seal",
+        }
+    }
+
+    pub const LABELS: [&'static str; 7] =
+        ["by_us", "by_peer", "unreachable", "handshake_timeout", "handshake", "consent_lost", "seal"];
+}

@@ -1,0 +1,141 @@
+//! The ICE-lite agent of one session (RFC 8445 2.5): it answers checks and asks none.
+//!
+//! An address counts once a check from it was proved by our password; only from such addresses do
+//! DTLS and SRTP reach the session. The peer nominates; where it moves, we follow. Consent to send
+//! (RFC 7675) lasts as long as checks, or packets that only the peer can have sealed, keep coming.
+
+use std::time::{Duration, Instant};
+
+use ring::hmac;
+
+use crate::{
+    path::Path,
+    sdp::IceCredentials,
+    stun::{self, Request},
+};
+
+/// RFC 7675 5.1: consent expires 30 s after the last sign of it.
+pub(crate) const CONSENT: Duration = Duration::from_secs(30);
+/// Addresses of one peer: interfaces, each by IPv4, IPv6 and a NAT or two.
+const PATHS_MAX: usize = 16;
+
+pub(crate) struct Agent {
+    local: Local,
+    /// After a restart, until the peer uses the new one: its checks are still on their way.
+    former: Option<Local>,
+    /// Proved addresses, the newest last.
+    paths: Vec<Path>,
+    nominated: Option<Path>,
+    heard: Instant,
+}
+
+struct Local {
+    ufrag: String,
+    key: hmac::Key,
+}
+
+impl Local {
+    fn new(credentials: &IceCredentials) -> Self {
+        Self { ufrag: credentials.ufrag().to_owned(), key: stun::key(credentials.pwd()) }
+    }
+}
+
+/// What a check came to.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Checked {
+    /// Send this back on the path it came by.
+    Answer { bytes: Vec<u8>, news: News },
+    /// Not proved: no answer.
+    Forged,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum News {
+    /// The path was known, and nothing changed.
+    None,
+    /// The path is proved now.
+    Proved,
+    /// Media goes this way from now on.
+    Nominated,
+}
+
+impl Agent {
+    pub(crate) fn new(local: &IceCredentials, now: Instant) -> Self {
+        Self { local: Local::new(local), former: None, paths: Vec::new(), nominated: None, heard: now }
+    }
+
+    /// A restart (RFC 8445 9): other credentials from now on; media goes on where it goes.
+    pub(crate) fn restart(&mut self, local: &IceCredentials, now: Instant) {
+        self.former = Some(std::mem::replace(&mut self.local, Local::new(local)));
+        self.heard = now;
+    }
+
+    pub(crate) fn handle_check(&mut self, now: Instant, path: Path, request: &Request<'_>) -> Checked {
+        let local = if request.local_ufrag() == self.local.ufrag { Some(&self.local) } else { self.former.as_ref() };
+        let Some(local) = local.filter(|local| local.ufrag == request.local_ufrag() && request.verify(&local.key)) else {
+            return Checked::Forged;
+        };
+        let bytes = request.success(&local.key, path.remote());
+        self.heard = now;
+        let proved = self.prove(path);
+        // Before anything is nominated the first proved path serves: libdatachannel and ffmpeg start DTLS at once.
+        let nominate = request.use_candidate || self.nominated.is_none();
+        let news = if nominate && self.nominated != Some(path) {
+            self.nominated = Some(path);
+            News::Nominated
+        } else if proved {
+            News::Proved
+        } else {
+            News::None
+        };
+        Checked::Answer { bytes, news }
+    }
+
+    /// Something came that only the peer can have sealed.
+    pub(crate) fn heard(&mut self, now: Instant) {
+        self.heard = now;
+    }
+
+    /// Where media goes.
+    pub(crate) fn selected(&self) -> Option<Path> {
+        self.nominated
+    }
+
+    pub(crate) fn consent_until(&self) -> Instant {
+        self.heard + CONSENT
+    }
+
+    pub(crate) fn ufrag(&self) -> &str {
+        &self.local.ufrag
+    }
+
+    pub(crate) fn former_ufrag(&self) -> Option<&str> {
+        self.former.as_ref().map(|former| former.ufrag.as_str())
+    }
+
+    /// Only from there DTLS and SRTP are looked at.
+    pub(crate) fn paths(&self) -> &[Path] {
+        &self.paths
+    }
+
+    /// A connection is gone (ICE-TCP).
+    pub(crate) fn forget(&mut self, path: Path) {
+        self.paths.retain(|known| *known != path);
+        if self.nominated == Some(path) {
+            self.nominated = self.paths.last().copied();
+        }
+    }
+
+    /// True when the path is new.
+    fn prove(&mut self, path: Path) -> bool {
+        if self.paths.contains(&path) {
+            return false;
+        }
+        if self.paths.len() >= PATHS_MAX {
+            let oldest = self.paths.iter().position(|path| Some(*path) != self.nominated).unwrap_or(0);
+            self.paths.remove(oldest);
+        }
+        self.paths.push(path);
+        true
+    }
+}

@@ -1,0 +1,86 @@
+//! What the engine counts.
+
+use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+
+use crate::{event::Closed, session::Counts, shard::Fate};
+
+#[derive(Clone)]
+pub(crate) struct Metrics {
+    pub(crate) sessions: IntGauge,
+    closed: IntCounterVec,
+    datagrams: Vec<IntCounter>,
+    pub(crate) sent_bytes: IntCounter,
+    pub(crate) sent_datagrams: IntCounter,
+    /// One system call each.
+    pub(crate) sent_bursts: IntCounter,
+    pub(crate) send_blocked: IntCounter,
+    pub(crate) send_errors: IntCounter,
+    unopened: IntCounter,
+    nacked: IntCounter,
+    repeated: IntCounter,
+    picture_losses: IntCounter,
+    fell_behind: IntCounter,
+    /// Frames that an overloaded shard or a slow owner lost.
+    pub(crate) frames_dropped: IntCounter,
+    pub(crate) tcp_connections: IntGauge,
+    pub(crate) tcp_refused: IntCounter,
+}
+
+impl Metrics {
+    pub(crate) fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let counter = |name: &str, help: &str| -> Result<IntCounter, prometheus::Error> {
+            let counter = IntCounter::new(format!("codecast_webrtc_{name}"), help)?;
+            registry.register(Box::new(counter.clone()))?;
+            Ok(counter)
+        };
+        let gauge = |name: &str, help: &str| -> Result<IntGauge, prometheus::Error> {
+            let gauge = IntGauge::new(format!("codecast_webrtc_{name}"), help)?;
+            registry.register(Box::new(gauge.clone()))?;
+            Ok(gauge)
+        };
+        let labelled = |name: &str, help: &str, label: &str| -> Result<IntCounterVec, prometheus::Error> {
+            let family = IntCounterVec::new(Opts::new(format!("codecast_webrtc_{name}"), help), &[label])?;
+            registry.register(Box::new(family.clone()))?;
+            Ok(family)
+        };
+        let datagrams = labelled("received_datagrams_total", "Datagrams received, by where they ended", "fate")?;
+        let closed = labelled("sessions_closed_total", "Sessions that ended, by reason", "reason")?;
+        for label in Closed::LABELS {
+            closed.with_label_values(&[label]);
+        }
+        Ok(Self {
+            sessions: gauge("sessions", "Peers, publishers and viewers")?,
+            closed,
+            datagrams: Fate::ALL.iter().map(|fate| datagrams.with_label_values(&[fate.as_str()])).collect(),
+            sent_bytes: counter("sent_bytes_total", "Bytes of datagrams sent")?,
+            sent_datagrams: counter("sent_datagrams_total", "Datagrams sent")?,
+            sent_bursts: counter("sent_bursts_total", "Calls that sent datagrams")?,
+            send_blocked: counter("send_blocked_total", "Datagrams not sent since the way was full")?,
+            send_errors: counter("send_errors_total", "Datagrams that the system refused to send")?,
+            unopened: counter("unopened_total", "Packets that could not be opened: not sealed by the peer")?,
+            nacked: counter("nacked_packets_total", "Packets that viewers reported missing")?,
+            repeated: counter("repeated_packets_total", "Packets sent again")?,
+            picture_losses: counter("picture_losses_total", "Keyframe requests of viewers")?,
+            fell_behind: counter("fell_behind_total", "Viewers that skipped to the next keyframe")?,
+            frames_dropped: counter("frames_dropped_total", "Frames lost to an overloaded engine or a slow owner")?,
+            tcp_connections: gauge("tcp_connections", "ICE-TCP connections")?,
+            tcp_refused: counter("tcp_refused_total", "ICE-TCP connections refused or ended for what they sent")?,
+        })
+    }
+
+    pub(crate) fn received(&self, fate: Fate) {
+        self.datagrams[fate as usize].inc();
+    }
+
+    pub(crate) fn closed(&self, reason: &Closed) {
+        self.closed.with_label_values(&[reason.label()]).inc();
+    }
+
+    pub(crate) fn count(&self, counts: Counts) {
+        self.unopened.inc_by(counts.unopened);
+        self.nacked.inc_by(counts.nacked);
+        self.repeated.inc_by(counts.repeated);
+        self.picture_losses.inc_by(counts.picture_losses);
+        self.fell_behind.inc_by(counts.fell_behind);
+    }
+}

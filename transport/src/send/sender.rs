@@ -1,0 +1,388 @@
+//! One viewer's copy of one track: its sequence numbers, timestamps, and what it may have again.
+//!
+//! ```text
+//! Waiting --keyframe in the history--> Catching up --at the newest frame--> Live
+//!    ^------------------ the history has moved past it, or the way was full ----|
+//! ```
+//!
+//! A viewer that joins in the middle of a GOP gets the GOP from its keyframe, quickly and with
+//! timestamps a millisecond apart, so that the pictures are shown as fast as they can be decoded
+//! and no delay stays. Pure: `now` and the history come in, sealed packets go out.
+
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
+
+use bytes::BufMut;
+
+use super::history::{History, OutFrame};
+use crate::srtp::{SealError, Sealer};
+
+/// Packets sent at once while catching up; with the pause below about 100 Mbit/s, which home links
+/// and receive buffers of 256 KiB survive.
+const PACE_PACKETS: usize = 32;
+pub(crate) const PACE: Duration = Duration::from_millis(3);
+/// Distance of timestamps while catching up, in seconds: a millisecond.
+const CATCH_UP_STEPS_A_SECOND: u32 = 1000;
+/// What may lie between the newest frame and the repeated ones after a PLI: less than any frame interval.
+const REPEAT_GAP_SECONDS: f64 = 0.006;
+/// A viewer that asks for a keyframe gets the GOP again at most so often.
+const REPEAT_MIN: Duration = Duration::from_millis(700);
+/// Frames whose sequence numbers are remembered: those in the history.
+const SENT_MAX: usize = 1024;
+/// Retransmissions saved up: a burst of loss of a keyframe.
+const REPEATS_BURST: f64 = 400.0;
+/// Retransmissions earned by each packet sent: beyond half the stream the link cannot carry it anyway.
+const REPEATS_A_PACKET: f64 = 0.5;
+/// UDP segmentation offload: larger bursts are lost on rate-limited mobile links.
+const SEGMENTS_MAX: usize = 10;
+/// RFC 8285 4.2.
+const ONE_BYTE_EXTENSIONS: u16 = 0xbede;
+
+#[derive(Clone, Debug)]
+pub(crate) struct SenderConfig {
+    pub ssrc: u32,
+    pub payload_type: u8,
+    /// Payload type and SSRC (RFC 4588), where the viewer takes it.
+    pub rtx: Option<(u8, u32)>,
+    /// Ticks a second.
+    pub clock: u32,
+    /// Extension that asks for playout without delay.
+    pub playout_delay: Option<u8>,
+    /// The last packet of a frame carries the marker (video).
+    pub marks_frames: bool,
+    /// Random (RFC 3550 5.1).
+    pub first_sequence: u16,
+    pub first_timestamp: u32,
+}
+
+/// Sealed packets of equal size, but for the last: one system call.
+#[derive(Debug, Default)]
+pub(crate) struct Burst {
+    pub bytes: Vec<u8>,
+    pub segment: usize,
+}
+
+pub(crate) struct Sender {
+    config: SenderConfig,
+    /// Next packet's, unwrapped.
+    sequence: u64,
+    rtx_sequence: u64,
+    state: State,
+    /// What is added to a frame's timestamp.
+    offset: u64,
+    /// Of the last packet.
+    timestamp: Option<u64>,
+    sent: VecDeque<Sent>,
+    repeats: f64,
+    repeated: Option<Instant>,
+    pub(crate) packets: u32,
+    pub(crate) octets: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum State {
+    /// For a keyframe.
+    Waiting,
+    /// `next` is sent next; frames up to `until` have timestamps of their own.
+    CatchingUp {
+        next: u64,
+        until: u64,
+        /// Of `until`.
+        end: u64,
+        step: u64,
+        at: Instant,
+    },
+    Live {
+        next: u64,
+    },
+}
+
+/// Where a frame's packets went.
+#[derive(Clone, Copy, Debug)]
+struct Sent {
+    sequence: u64,
+    packets: u16,
+    frame: u64,
+    timestamp: u64,
+}
+
+/// Why nothing more went out.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Progress {
+    Fine,
+    /// A keyframe is needed that the history does not hold.
+    NeedsKeyframe,
+}
+
+impl Sender {
+    pub(crate) fn new(config: SenderConfig) -> Self {
+        Self {
+            sequence: u64::from(config.first_sequence),
+            rtx_sequence: u64::from(config.first_sequence ^ 0x5555),
+            state: State::Waiting,
+            offset: 0,
+            timestamp: None,
+            sent: VecDeque::new(),
+            repeats: REPEATS_BURST,
+            repeated: None,
+            packets: 0,
+            octets: 0,
+            config,
+        }
+    }
+
+    pub(crate) fn config(&self) -> &SenderConfig {
+        &self.config
+    }
+
+    /// Sends what is due: the newest frame, or the next packets of the catching up.
+    pub(crate) fn advance(
+        &mut self,
+        now: Instant,
+        history: &History,
+        sealer: &mut Sealer,
+        out: &mut Vec<Burst>,
+    ) -> Result<Progress, SealError> {
+        if self.state == State::Waiting && !self.start(now, history, false) {
+            return Ok(if history.newest().is_some() { Progress::NeedsKeyframe } else { Progress::Fine });
+        }
+        let mut budget = PACE_PACKETS;
+        loop {
+            let (number, timestamp) = match self.state {
+                State::Waiting => return Ok(Progress::NeedsKeyframe),
+                State::CatchingUp { next, until, end, step, at } => {
+                    if now < at {
+                        return Ok(Progress::Fine);
+                    }
+                    if budget == 0 {
+                        self.state = State::CatchingUp { next, until, end, step, at: now + PACE };
+                        return Ok(Progress::Fine);
+                    }
+                    (next, (next <= until).then(|| end - (until - next) * step))
+                }
+                State::Live { next } => (next, None),
+            };
+            if number >= history.next() {
+                self.state = State::Live { next: number };
+                return Ok(Progress::Fine);
+            }
+            let Some(frame) = history.frame(number) else {
+                self.state = State::Waiting; // Too slow: the history has moved on.
+                return Ok(Progress::NeedsKeyframe);
+            };
+            let live = frame.timestamp.wrapping_add(self.offset);
+            let floor = self.timestamp.map_or(0, |last| last + 1);
+            let timestamp = timestamp.unwrap_or(live).max(floor);
+            self.write(number, frame, timestamp, sealer, out)?;
+            budget = budget.saturating_sub(frame.payloads.len());
+            match &mut self.state {
+                State::CatchingUp { next, .. } | State::Live { next } => *next += 1,
+                State::Waiting => {}
+            }
+        }
+    }
+
+    /// The way was full: what was not sent is not made up for. Goes on at the next keyframe.
+    pub(crate) fn fall_behind(&mut self, history: &History) {
+        self.state = match history.newest_keyframe() {
+            Some(keyframe) if keyframe + 1 == history.next() => State::Live { next: keyframe },
+            _ => State::Waiting,
+        };
+    }
+
+    /// The viewer lost the picture. True when it gets a keyframe from here.
+    pub(crate) fn handle_picture_loss(&mut self, now: Instant, history: &History) -> bool {
+        match self.state {
+            State::CatchingUp { .. } => true,
+            State::Waiting => false,
+            State::Live { .. } if self.repeated.is_some_and(|at| now < at + REPEAT_MIN) => true,
+            State::Live { .. } => {
+                self.repeated = Some(now);
+                self.start(now, history, true)
+            }
+        }
+    }
+
+    /// Goes over to another track of the same picture. False when it must wait for a keyframe there.
+    pub(crate) fn switch(&mut self) {
+        self.state = State::Waiting;
+        self.sent.clear();
+    }
+
+    /// When `advance` has more to send.
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        match self.state {
+            State::CatchingUp { at, .. } => Some(at),
+            _ => None,
+        }
+    }
+
+    /// Packets that the viewer misses (RFC 4585 6.2.1), sent again. Returns how many were.
+    pub(crate) fn handle_nack(
+        &mut self,
+        lost: &[u16],
+        history: &History,
+        sealer: &mut Sealer,
+        out: &mut Vec<Burst>,
+    ) -> Result<u64, SealError> {
+        let mut repeated = 0;
+        for &sequence in lost {
+            if self.repeats < 1.0 {
+                break;
+            }
+            let Some((sent, index)) = self.find(sequence) else { continue };
+            let Some(frame) = history.frame(sent.frame) else { continue };
+            let Some(payload) = frame.payloads.get(index) else { continue };
+            self.repeats -= 1.0;
+            repeated += 1;
+            let marker = self.config.marks_frames && index + 1 == frame.payloads.len();
+            match self.config.rtx {
+                Some((payload_type, ssrc)) => {
+                    let header = Header { payload_type, marker, sequence: self.rtx_sequence, timestamp: sent.timestamp, ssrc };
+                    self.rtx_sequence += 1;
+                    let original = sequence.to_be_bytes();
+                    self.seal(header, &[&original, payload], sealer, out)?;
+                }
+                None => {
+                    let header = self.header(marker, sent.sequence + index as u64, sent.timestamp);
+                    self.seal(header, &[payload], sealer, out)?;
+                }
+            }
+        }
+        Ok(repeated)
+    }
+
+    /// RTP time of this moment, and where that is on the media timeline: for a sender report.
+    pub(crate) fn clock_at(&self, now: Instant, history: &History) -> Option<(u32, i64)> {
+        self.timestamp?;
+        let (frame, pushed) = history.newest()?;
+        let since = now.saturating_duration_since(pushed);
+        let ticks = (since.as_secs_f64() * f64::from(self.config.clock)) as u64;
+        let rtp = frame.timestamp.wrapping_add(self.offset).wrapping_add(ticks);
+        Some((rtp as u32, frame.at_us + i64::try_from(since.as_micros()).unwrap_or(0)))
+    }
+
+    /// Starts at the newest keyframe, if it is there.
+    fn start(&mut self, now: Instant, history: &History, again: bool) -> bool {
+        let Some(keyframe) = history.newest_keyframe() else { return false };
+        let newest = history.next() - 1;
+        let (Some(first), Some(last)) = (history.frame(keyframe), history.frame(newest)) else { return false };
+        let Some(sent) = self.timestamp else {
+            // The first packet's timestamp is random; unwrapped, so that nothing is below zero.
+            let random = u64::from(self.config.first_timestamp) + (1 << 40);
+            self.offset = random.wrapping_sub(first.timestamp);
+            return self.catch_up(now, keyframe, newest, last.timestamp.wrapping_add(self.offset), 0);
+        };
+        let live = last.timestamp.wrapping_add(self.offset);
+        let gap = (REPEAT_GAP_SECONDS * f64::from(self.config.clock)) as u64;
+        let end = if again || live <= sent { sent.max(live) + gap } else { live };
+        self.catch_up(now, keyframe, newest, end, sent)
+    }
+
+    fn catch_up(&mut self, now: Instant, keyframe: u64, newest: u64, end: u64, after: u64) -> bool {
+        let frames = newest - keyframe + 1;
+        let step = (end.saturating_sub(after) / (frames + 1)).clamp(1, u64::from(self.config.clock / CATCH_UP_STEPS_A_SECOND));
+        self.state = State::CatchingUp { next: keyframe, until: newest, end, step, at: now };
+        true
+    }
+
+    fn write(
+        &mut self,
+        number: u64,
+        frame: &OutFrame,
+        timestamp: u64,
+        sealer: &mut Sealer,
+        out: &mut Vec<Burst>,
+    ) -> Result<(), SealError> {
+        let packets = u16::try_from(frame.payloads.len()).unwrap_or(u16::MAX);
+        self.sent.push_back(Sent { sequence: self.sequence, packets, frame: number, timestamp });
+        if self.sent.len() > SENT_MAX {
+            self.sent.pop_front();
+        }
+        for (index, payload) in frame.payloads.iter().enumerate() {
+            let marker = self.config.marks_frames && index + 1 == frame.payloads.len();
+            let header = self.header(marker, self.sequence, timestamp);
+            self.seal(header, &[payload], sealer, out)?;
+            self.sequence += 1;
+            self.octets = self.octets.wrapping_add(payload.len() as u32);
+        }
+        self.packets = self.packets.wrapping_add(u32::from(packets));
+        self.repeats = (self.repeats + REPEATS_A_PACKET * f64::from(packets)).min(REPEATS_BURST);
+        self.timestamp = Some(timestamp);
+        Ok(())
+    }
+
+    fn find(&self, sequence: u16) -> Option<(Sent, usize)> {
+        let behind = (self.sequence as u16).wrapping_sub(sequence);
+        let unwrapped = self.sequence.checked_sub(u64::from(behind))?;
+        let at = self.sent.partition_point(|sent| sent.sequence + u64::from(sent.packets) <= unwrapped);
+        let sent = *self.sent.get(at)?;
+        let index = usize::try_from(unwrapped.checked_sub(sent.sequence)?).ok()?;
+        (index < usize::from(sent.packets)).then_some((sent, index))
+    }
+
+    fn header(&self, marker: bool, sequence: u64, timestamp: u64) -> Header {
+        Header { payload_type: self.config.payload_type, marker, sequence, timestamp, ssrc: self.config.ssrc }
+    }
+
+    fn seal(&self, header: Header, payload: &[&[u8]], sealer: &mut Sealer, out: &mut Vec<Burst>) -> Result<(), SealError> {
+        let mut plain = [0_u8; 24];
+        let length = header.write(self.config.playout_delay, &mut plain);
+        let size = length + payload.iter().map(|piece| piece.len()).sum::<usize>() + sealer.overhead();
+        let burst = match out.last_mut() {
+            Some(burst) if burst.takes(size) => burst,
+            _ => {
+                out.push(Burst { bytes: Vec::with_capacity(size * 4), segment: size });
+                out.last_mut().expect("one was just pushed")
+            }
+        };
+        sealer.seal_rtp(&plain[..length], (header.sequence >> 16) as u32, payload, &mut burst.bytes)
+    }
+}
+
+impl Burst {
+    /// A datagram of its own.
+    pub(crate) fn single(bytes: Vec<u8>) -> Self {
+        Self { segment: bytes.len(), bytes }
+    }
+
+    /// All but the last must have the first one's size.
+    fn takes(&self, size: usize) -> bool {
+        size <= self.segment && self.bytes.len().is_multiple_of(self.segment) && self.bytes.len() / self.segment < SEGMENTS_MAX
+    }
+
+    pub(crate) fn datagrams(&self) -> impl Iterator<Item = &[u8]> {
+        self.bytes.chunks(self.segment.max(1))
+    }
+}
+
+/// The RTP header (RFC 3550 5.1) as we write it.
+struct Header {
+    payload_type: u8,
+    marker: bool,
+    /// Unwrapped: its upper half is the rollover counter of SRTP.
+    sequence: u64,
+    timestamp: u64,
+    ssrc: u32,
+}
+
+impl Header {
+    /// How many bytes it took: 12, or 20 with the extension.
+    fn write(&self, playout_delay: Option<u8>, mut out: &mut [u8]) -> usize {
+        let room = out.len();
+        out.put_u8(if playout_delay.is_some() { 0x90 } else { 0x80 });
+        out.put_u8(u8::from(self.marker) << 7 | self.payload_type & 0x7f);
+        out.put_u16(self.sequence as u16);
+        out.put_u32(self.timestamp as u32);
+        out.put_u32(self.ssrc);
+        if let Some(id) = playout_delay {
+            out.put_u16(ONE_BYTE_EXTENSIONS);
+            out.put_u16(1);
+            // Three bytes: at least 0 and at most 0 ms (webrtc.org, playout-delay).
+            out.put_slice(&[id << 4 | 2, 0, 0, 0]);
+        }
+        room - out.len()
+    }
+}

@@ -1,0 +1,228 @@
+//! One viewer of one track, in virtual time; what it is sent is opened by `rtc-srtp`.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use rtc_shared::marshal::Unmarshal;
+use rtc_srtp::protection_profile::ProtectionProfile;
+
+use super::*;
+use crate::srtp::{Opener, Sealer, tests::pair};
+
+const MS: Duration = Duration::from_millis(1);
+const FRAME_TICKS: u64 = 3000;
+
+struct Desk {
+    history: History,
+    sender: Sender,
+    sealer: Sealer,
+    opener: Opener,
+    now: Instant,
+    frames: u64,
+}
+
+/// A packet as the viewer has it.
+#[derive(Debug, PartialEq, Clone)]
+struct Got {
+    ssrc: u32,
+    sequence: u16,
+    timestamp: u32,
+    marker: bool,
+    payload: Vec<u8>,
+}
+
+impl Desk {
+    fn new(rtx: Option<(u8, u32)>) -> Self {
+        let [(sealer, _), (_, opener)] = pair(ProtectionProfile::AeadAes128Gcm);
+        let config = SenderConfig {
+            ssrc: 0x1111,
+            payload_type: 96,
+            rtx,
+            clock: 90_000,
+            playout_delay: Some(5),
+            marks_frames: true,
+            first_sequence: 65_530,
+            first_timestamp: u32::MAX - 1000,
+        };
+        Self { history: History::default(), sender: Sender::new(config), sealer, opener, now: Instant::now(), frames: 0 }
+    }
+
+    /// A frame of three packets, a thirtieth of a second after the last one.
+    fn frame(&mut self, keyframe: bool) {
+        let number = self.frames as u8;
+        let payloads = vec![Bytes::from(vec![number; 100]), Bytes::from(vec![number; 100]), Bytes::from(vec![number; 40])];
+        let at_us = self.frames as i64 * 33_333;
+        self.history.push(self.now, OutFrame { timestamp: self.frames * FRAME_TICKS, at_us, keyframe, payloads });
+        self.frames += 1;
+        self.now += 33 * MS;
+    }
+
+    fn advance(&mut self) -> (Progress, Vec<Got>) {
+        let mut out = Vec::new();
+        let progress = self.sender.advance(self.now, &self.history, &mut self.sealer, &mut out).unwrap();
+        (progress, self.open(&out))
+    }
+
+    /// Until nothing more is due.
+    fn advance_all(&mut self) -> Vec<Got> {
+        let mut all = self.advance().1;
+        while let Some(at) = self.sender.poll_timeout() {
+            self.now = self.now.max(at);
+            all.extend(self.advance().1);
+        }
+        all
+    }
+
+    fn nack(&mut self, lost: &[u16]) -> Vec<Got> {
+        let mut out = Vec::new();
+        self.sender.handle_nack(lost, &self.history, &mut self.sealer, &mut out).unwrap();
+        self.open(&out)
+    }
+
+    fn open(&mut self, out: &[Burst]) -> Vec<Got> {
+        out.iter()
+            .flat_map(Burst::datagrams)
+            .map(|datagram| {
+                let header = rtc_rtp::Header::unmarshal(&mut &datagram[..]).unwrap();
+                assert_eq!(header.get_extension(5).as_deref(), Some(&[0, 0, 0][..]), "playout delay 0");
+                let opened = self.opener.open_rtp(datagram, &header).unwrap();
+                Got {
+                    ssrc: header.ssrc,
+                    sequence: header.sequence_number,
+                    timestamp: header.timestamp,
+                    marker: header.marker,
+                    payload: opened[20..].to_vec(),
+                }
+            })
+            .collect()
+    }
+}
+
+#[test]
+fn a_live_viewer_gets_each_frame_in_one_burst_and_in_order() {
+    let mut desk = Desk::new(None);
+    assert_eq!(desk.advance(), (Progress::Fine, vec![]), "nothing was sent yet");
+    desk.frame(false);
+    assert_eq!(desk.advance().0, Progress::NeedsKeyframe);
+    desk.frame(true);
+    let first = desk.advance_all();
+    desk.frame(false);
+    let second = desk.advance_all();
+    let sequences: Vec<u16> = first.iter().chain(&second).map(|got| got.sequence).collect();
+    assert_eq!(sequences, [65_530, 65_531, 65_532, 65_533, 65_534, 65_535], "no gap");
+    assert_eq!(second[0].timestamp.wrapping_sub(first[0].timestamp), FRAME_TICKS as u32);
+    assert_eq!(second.iter().map(|got| got.marker).collect::<Vec<_>>(), [false, false, true]);
+    desk.frame(false);
+    let third = desk.advance_all();
+    assert_eq!(third[0].sequence, 0, "the sequence number wraps, and the packet is opened still");
+    assert_eq!(third[0].timestamp.wrapping_sub(second[0].timestamp), FRAME_TICKS as u32);
+}
+
+#[test]
+fn packets_of_one_frame_leave_in_one_call() {
+    let mut desk = Desk::new(None);
+    desk.frame(true);
+    let mut out = Vec::new();
+    desk.sender.advance(desk.now, &desk.history, &mut desk.sealer, &mut out).unwrap();
+    assert_eq!(out.len(), 1);
+    assert_eq!(out[0].datagrams().map(<[u8]>::len).collect::<Vec<_>>(), [136, 136, 76]);
+}
+
+#[test]
+fn who_joins_in_the_middle_catches_up_without_a_lasting_delay() {
+    let mut desk = Desk::new(None);
+    desk.frame(true);
+    (0..90).for_each(|_| desk.frame(false));
+    let began = desk.now;
+    let (_, first) = desk.advance();
+    assert!(first.len() >= 30 && first.len() < 40, "paced: {}", first.len());
+    assert_eq!(first[0].payload[0], 0, "from the keyframe on");
+    let mut all = first;
+    all.extend(desk.advance_all());
+    assert_eq!(all.len(), 91 * 3);
+    assert!(desk.now - began < 50 * MS, "{:?}", desk.now - began);
+    let span = all.last().unwrap().timestamp.wrapping_sub(all[0].timestamp);
+    assert_eq!(span, 90 * 90, "a millisecond apart, not three seconds");
+    desk.frame(false);
+    let live = desk.advance_all();
+    assert_eq!(live[0].timestamp.wrapping_sub(all.last().unwrap().timestamp), FRAME_TICKS as u32, "then as they were taken");
+}
+
+#[test]
+fn a_lost_picture_is_given_again_from_the_keyframe_but_not_at_every_wish() {
+    let mut desk = Desk::new(None);
+    desk.frame(true);
+    (0..20).for_each(|_| desk.frame(false));
+    let last = desk.advance_all().pop().unwrap();
+    assert!(desk.sender.handle_picture_loss(desk.now, &desk.history));
+    let again = desk.advance_all();
+    assert_eq!((again.len(), again[0].payload[0]), (21 * 3, 0));
+    let mut stamps: Vec<u32> = again.iter().map(|got| got.timestamp.wrapping_sub(last.timestamp)).collect();
+    assert!(stamps.is_sorted() && stamps[0] > 0, "timestamps go on: {stamps:?}");
+    desk.frame(false);
+    let live = desk.advance_all();
+    stamps.push(live[0].timestamp.wrapping_sub(last.timestamp));
+    assert!(stamps.is_sorted());
+    assert_eq!(stamps.last(), Some(&(FRAME_TICKS as u32)), "no delay stays");
+    assert!(desk.sender.handle_picture_loss(desk.now, &desk.history));
+    assert_eq!(desk.advance_all(), vec![], "soon after: once is enough");
+}
+
+#[test]
+fn lost_packets_come_again_as_they_were() {
+    for rtx in [None, Some((97, 0x2222))] {
+        let mut desk = Desk::new(rtx);
+        desk.frame(true);
+        desk.frame(false);
+        let sent = desk.advance_all();
+        let again = desk.nack(&[65_531, 65_535, 7]);
+        assert_eq!(again.len(), 2, "what was never sent is not there");
+        for (got, original) in again.iter().zip([&sent[1], &sent[5]]) {
+            if rtx.is_some() {
+                let payload = [&original.sequence.to_be_bytes()[..], &original.payload].concat();
+                assert_eq!((got.ssrc, &got.payload, got.timestamp), (0x2222, &payload, original.timestamp));
+            } else {
+                assert_eq!(got, original);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_storm_of_wishes_is_bounded() {
+    let mut desk = Desk::new(Some((97, 0x2222)));
+    desk.frame(true);
+    desk.advance_all();
+    let repeated: usize = (0..1000).map(|_| desk.nack(&[65_530, 65_531, 65_532]).len()).sum();
+    assert!(repeated <= 402, "{repeated}");
+    (0..100).for_each(|_| desk.frame(false));
+    desk.advance_all();
+    assert!(!desk.nack(&[100]).is_empty(), "what is sent earns new ones");
+}
+
+#[test]
+fn who_falls_behind_goes_on_at_the_next_keyframe() {
+    let mut desk = Desk::new(None);
+    desk.frame(true);
+    desk.frame(false);
+    let before = desk.advance_all();
+    desk.frame(false);
+    desk.sender.fall_behind(&desk.history);
+    desk.frame(true);
+    let after = desk.advance_all();
+    assert_eq!((after.len(), after[0].payload[0]), (3, 3), "the keyframe, and nothing before it");
+    assert_eq!(after[0].sequence, before.last().unwrap().sequence.wrapping_add(1));
+    let last = before.last().unwrap().timestamp;
+    assert_eq!(after[0].timestamp.wrapping_sub(last), 2 * FRAME_TICKS as u32);
+}
+
+#[test]
+fn reports_tell_where_rtp_time_is_on_the_media_timeline() {
+    let mut desk = Desk::new(None);
+    assert_eq!(desk.sender.clock_at(desk.now, &desk.history), None);
+    desk.frame(true);
+    desk.now -= 33 * MS;
+    let sent = desk.advance_all();
+    let (rtp, at_us) = desk.sender.clock_at(desk.now + 10 * MS, &desk.history).unwrap();
+    assert_eq!((rtp.wrapping_sub(sent[0].timestamp), at_us), (900, 10_000));
+}

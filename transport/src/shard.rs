@@ -1,0 +1,310 @@
+//! All sessions of one thread behind one port: which datagram belongs to whom, and whose time has come.
+//!
+//! A check names its session by user name. Once proved, its path is in the address table, and only
+//! what comes by a path in that table reaches DTLS or SRTP; the rest costs one lookup and a counter.
+//! Sans-IO.
+
+use std::{
+    collections::{BTreeSet, HashMap, VecDeque},
+    time::Instant,
+};
+
+use rtc_shared::error::Error as RtcError;
+
+use crate::{
+    event::{Closed, Event},
+    path::Path,
+    sdp::IceCredentials,
+    send::{Burst, OutFrame},
+    session::{Counts, Histories, Session, Setup, TrackKey},
+    stun::Request,
+};
+
+/// Where a datagram ended. The names are metric labels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    Check,
+    Media,
+    /// A check for no session here, or one whose sender does not know the password.
+    Forged,
+    /// No check, and from an address that has not passed one.
+    Unproved,
+    /// No protocol of ours.
+    Malformed,
+}
+
+impl Fate {
+    pub(crate) const ALL: [Self; 5] = [Self::Check, Self::Media, Self::Forged, Self::Unproved, Self::Malformed];
+
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Check => "check",
+            Self::Media => "media",
+            Self::Forged => "forged",
+            Self::Unproved => "unproved",
+            Self::Malformed => "malformed",
+        }
+    }
+}
+
+#[derive(Default)]
+pub(crate) struct Shard {
+    sessions: HashMap<u64, Slot>,
+    ufrags: HashMap<String, u64>,
+    paths: HashMap<Path, u64>,
+    tracks: Histories,
+    timers: BTreeSet<(Instant, u64)>,
+    transmits: VecDeque<(u64, Path, Burst)>,
+    events: VecDeque<(u64, Event)>,
+    counts: Counts,
+}
+
+struct Slot {
+    session: Session,
+    timer: Option<Instant>,
+    tracks: Vec<TrackKey>,
+}
+
+impl Shard {
+    pub(crate) fn accept(&mut self, now: Instant, id: u64, setup: Setup) -> Result<(), RtcError> {
+        let session = Session::new(setup, now)?;
+        self.ufrags.insert(session.agent.ufrag().to_owned(), id);
+        self.sessions.insert(id, Slot { session, timer: None, tracks: Vec::new() });
+        self.settle(now, id);
+        Ok(())
+    }
+
+    pub(crate) fn sessions(&self) -> usize {
+        self.sessions.len()
+    }
+
+    pub(crate) fn handle_datagram(&mut self, now: Instant, path: Path, datagram: &[u8]) -> Fate {
+        match datagram.first() {
+            Some(0..=3) => self.handle_check(now, path, datagram),
+            Some(20..=63 | 128..=191) => {
+                let Some(&id) = self.paths.get(&path) else { return Fate::Unproved };
+                if let Some(slot) = self.sessions.get_mut(&id) {
+                    slot.session.handle_datagram(now, datagram, &mut self.tracks);
+                }
+                self.settle(now, id);
+                Fate::Media
+            }
+            _ => Fate::Malformed,
+        }
+    }
+
+    fn handle_check(&mut self, now: Instant, path: Path, datagram: &[u8]) -> Fate {
+        let Some(request) = Request::parse(datagram) else { return Fate::Malformed };
+        let Some(&id) = self.ufrags.get(request.local_ufrag()) else { return Fate::Forged };
+        let Some(slot) = self.sessions.get_mut(&id) else { return Fate::Forged };
+        if !slot.session.handle_check(now, path, &request) {
+            return Fate::Forged;
+        }
+        // A proved check moves the address, even from another session: its owner may have gone.
+        self.paths.insert(path, id);
+        self.settle(now, id);
+        Fate::Check
+    }
+
+    /// Other ICE credentials. The agent takes the former ones too, until the next restart.
+    pub(crate) fn restart(&mut self, now: Instant, id: u64, local: &IceCredentials) -> bool {
+        let Some(slot) = self.sessions.get_mut(&id) else { return false };
+        if let Some(former) = slot.session.agent.former_ufrag() {
+            self.ufrags.remove(former);
+        }
+        slot.session.restart(local, now);
+        self.ufrags.insert(local.ufrag().to_owned(), id);
+        self.settle(now, id);
+        true
+    }
+
+    pub(crate) fn request_keyframe(&mut self, now: Instant, id: u64, layer: usize) {
+        if let Some(slot) = self.sessions.get_mut(&id) {
+            slot.session.request_keyframe(now, layer);
+            self.settle(now, id);
+        }
+    }
+
+    pub(crate) fn select(&mut self, now: Instant, id: u64, track: TrackKey) {
+        if let Some(slot) = self.sessions.get_mut(&id) {
+            slot.session.select(track);
+            if let Some(shared) = self.tracks.get_mut(&track) {
+                shared.keyframe_wanted = true;
+            }
+            self.settle(now, id);
+        }
+    }
+
+    pub(crate) fn close(&mut self, now: Instant, id: u64, reason: Closed) {
+        if let Some(slot) = self.sessions.get_mut(&id) {
+            slot.session.close(now, reason);
+            self.settle(now, id);
+        }
+    }
+
+    pub(crate) fn add_track(&mut self, track: TrackKey) {
+        self.tracks.entry(track).or_default();
+    }
+
+    pub(crate) fn remove_track(&mut self, track: TrackKey) {
+        self.tracks.remove(&track);
+    }
+
+    /// One frame for everybody who watches the track.
+    pub(crate) fn push(&mut self, now: Instant, track: TrackKey, frame: OutFrame) {
+        let Some(shared) = self.tracks.get_mut(&track) else { return };
+        shared.history.push(now, frame);
+        let viewers = std::mem::take(&mut shared.viewers);
+        for &id in &viewers {
+            if let Some(slot) = self.sessions.get_mut(&id) {
+                slot.session.advance(now, &mut self.tracks);
+                self.settle(now, id);
+            }
+        }
+        if let Some(shared) = self.tracks.get_mut(&track) {
+            // Settling may have brought others; who left is sorted out there too.
+            let joined = std::mem::take(&mut shared.viewers);
+            shared.viewers = viewers;
+            for id in joined {
+                if !shared.viewers.contains(&id) {
+                    shared.viewers.push(id);
+                }
+            }
+            let sessions = &self.sessions;
+            shared.viewers.retain(|id| sessions.get(id).is_some_and(|slot| slot.tracks.contains(&track)));
+        }
+    }
+
+    pub(crate) fn viewers(&self, track: TrackKey) -> usize {
+        self.tracks.get(&track).map_or(0, |shared| shared.viewers.len())
+    }
+
+    /// Tracks of which a viewer needs a keyframe.
+    pub(crate) fn take_wanted(&mut self) -> Vec<TrackKey> {
+        let wanted =
+            self.tracks.iter_mut().filter_map(|(key, shared)| std::mem::take(&mut shared.keyframe_wanted).then_some(*key));
+        wanted.collect()
+    }
+
+    /// Something of this session did not fit into the way.
+    pub(crate) fn fall_behind(&mut self, id: u64) {
+        if let Some(slot) = self.sessions.get_mut(&id) {
+            slot.session.fall_behind(&self.tracks);
+        }
+    }
+
+    /// A TCP connection ended.
+    pub(crate) fn forget_path(&mut self, path: Path) {
+        if let Some(slot) = self.paths.remove(&path).and_then(|id| self.sessions.get_mut(&id)) {
+            slot.session.forget_path(path);
+        }
+    }
+
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        while let Some(&(at, id)) = self.timers.first() {
+            if at > now {
+                break;
+            }
+            self.timers.pop_first();
+            if let Some(slot) = self.sessions.get_mut(&id) {
+                slot.timer = None;
+                slot.session.handle_timeout(now, &mut self.tracks);
+                self.settle(now, id);
+            }
+        }
+    }
+
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        self.timers.first().map(|(at, _)| *at)
+    }
+
+    pub(crate) fn poll_transmit(&mut self) -> Option<(u64, Path, Burst)> {
+        self.transmits.pop_front()
+    }
+
+    pub(crate) fn poll_event(&mut self) -> Option<(u64, Event)> {
+        self.events.pop_front()
+    }
+
+    pub(crate) fn take_counts(&mut self) -> Counts {
+        std::mem::take(&mut self.counts)
+    }
+
+    /// After a session was touched: takes what it has to say, renews its timer, forgets it when it is over.
+    fn settle(&mut self, now: Instant, id: u64) {
+        let Some(slot) = self.sessions.get_mut(&id) else { return };
+        while let Some((path, burst)) = slot.session.poll_transmit() {
+            self.transmits.push_back((id, path, burst));
+        }
+        while let Some(event) = slot.session.poll_event() {
+            self.events.push_back((id, event));
+        }
+        self.counts += std::mem::take(&mut slot.session.counts);
+        let closed = slot.session.is_closed();
+        // A timer in the past would spin: the soonest is now, handled in the next turn.
+        let timer = slot.session.poll_timeout().map(|at| at.max(now));
+        if timer != slot.timer {
+            if let Some(former) = slot.timer {
+                self.timers.remove(&(former, id));
+            }
+            slot.timer = timer;
+            if let Some(at) = timer {
+                self.timers.insert((at, id));
+            }
+        }
+        self.settle_tracks(id);
+        if closed {
+            self.forget(id);
+        }
+    }
+
+    /// Keeps the tracks' lists of viewers.
+    fn settle_tracks(&mut self, id: u64) {
+        let Some(slot) = self.sessions.get_mut(&id) else { return };
+        if slot.session.tracks().eq(slot.tracks.iter().copied()) {
+            return;
+        }
+        let former = std::mem::replace(&mut slot.tracks, slot.session.tracks().collect());
+        let tracks = &slot.tracks;
+        for key in tracks.iter().filter(|key| !former.contains(key)) {
+            if let Some(shared) = self.tracks.get_mut(key) {
+                shared.viewers.push(id);
+            }
+        }
+        for key in former.iter().filter(|key| !tracks.contains(key)) {
+            if let Some(shared) = self.tracks.get_mut(key) {
+                shared.viewers.retain(|viewer| *viewer != id);
+            }
+        }
+    }
+
+    fn forget(&mut self, id: u64) {
+        let Some(slot) = self.sessions.remove(&id) else { return };
+        for ufrag in [Some(slot.session.agent.ufrag()), slot.session.agent.former_ufrag()].into_iter().flatten() {
+            self.ufrags.remove(ufrag);
+        }
+        for path in slot.session.agent.paths() {
+            if self.paths.get(path) == Some(&id) {
+                self.paths.remove(path);
+            }
+        }
+        if let Some(at) = slot.timer {
+            self.timers.remove(&(at, id));
+        }
+        for key in &slot.tracks {
+            if let Some(shared) = self.tracks.get_mut(key) {
+                shared.viewers.retain(|viewer| *viewer != id);
+            }
+        }
+    }
+}
+
+impl std::ops::AddAssign for Counts {
+    fn add_assign(&mut self, more: Self) {
+        self.unopened += more.unopened;
+        self.repeated += more.repeated;
+        self.nacked += more.nacked;
+        self.picture_losses += more.picture_losses;
+        self.fell_behind += more.fell_behind;
+    }
+}

@@ -1,0 +1,161 @@
+//! ICE-TCP (RFC 6544): where UDP is blocked, the same datagrams behind a length of two bytes
+//! (RFC 4571). A connection is nobody's until a proved check came over it.
+//!
+//! Each connection has a task that reads and one that writes; a peer that does not read loses
+//! datagrams, as it would by UDP.
+
+use std::{
+    collections::HashMap,
+    io,
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    sync::{Semaphore, mpsc},
+    time::timeout,
+};
+
+use crate::{metrics::Metrics, path::Path, send::Burst};
+
+/// Connections at once; each has two tasks and the queue below.
+const CONNECTIONS_MAX: usize = 1024;
+/// From the connection to its first datagram, and between two.
+const SILENCE_MAX: Duration = Duration::from_secs(35);
+/// Datagrams of peers: what fits the usual path, and a rest.
+const DATAGRAM_BYTES_MAX: usize = 2048;
+/// Bursts that wait for a slow peer: about half a second of video.
+const WAITING_MAX: usize = 64;
+/// Datagrams that wait for the engine, of all connections.
+const ARRIVALS_MAX: usize = 1024;
+/// Pause after a failed accept: the usual reason is that file descriptors ran out.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
+pub(crate) enum Arrival {
+    Datagram { path: Path, bytes: Vec<u8> },
+    Ended(Path),
+}
+
+type Writers = Arc<Mutex<HashMap<u64, mpsc::Sender<Vec<u8>>>>>;
+
+/// All connections of one port.
+pub(crate) struct Connections {
+    writers: Writers,
+    arrivals: Option<mpsc::Receiver<Arrival>>,
+}
+
+impl Connections {
+    pub(crate) fn none() -> Self {
+        Self { writers: Writers::default(), arrivals: None }
+    }
+
+    pub(crate) async fn listen(address: SocketAddr, metrics: Metrics) -> io::Result<Self> {
+        let listener = TcpListener::bind(address).await?;
+        let (sender, arrivals) = mpsc::channel(ARRIVALS_MAX);
+        let writers = Writers::default();
+        tokio::spawn(accept(listener, Arc::clone(&writers), sender, metrics));
+        Ok(Self { writers, arrivals: Some(arrivals) })
+    }
+
+    pub(crate) async fn next(&mut self) -> Arrival {
+        match &mut self.arrivals {
+            Some(arrivals) => match arrivals.recv().await {
+                Some(arrival) => arrival,
+                None => std::future::pending().await,
+            },
+            None => std::future::pending().await,
+        }
+    }
+
+    pub(crate) fn try_next(&mut self) -> Option<Arrival> {
+        self.arrivals.as_mut()?.try_recv().ok()
+    }
+
+    /// False when the peer does not read fast enough.
+    pub(crate) fn send(&self, connection: u64, burst: &Burst) -> bool {
+        let writers = self.writers.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(writer) = writers.get(&connection) else { return true };
+        let mut framed = Vec::with_capacity(burst.bytes.len() + 2 * 16);
+        for datagram in burst.datagrams() {
+            let length = u16::try_from(datagram.len()).expect("our datagrams fit the usual path");
+            framed.extend_from_slice(&length.to_be_bytes());
+            framed.extend_from_slice(datagram);
+        }
+        !matches!(writer.try_send(framed), Err(mpsc::error::TrySendError::Full(_)))
+    }
+}
+
+async fn accept(listener: TcpListener, writers: Writers, arrivals: mpsc::Sender<Arrival>, metrics: Metrics) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    for connection in 0.. {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = arrivals.closed() => return,
+        };
+        let (stream, remote) = match accepted {
+            Ok(accepted) => accepted,
+            Err(_) => {
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+            metrics.tcp_refused.inc();
+            continue;
+        };
+        let path = Path::Tcp { connection, remote };
+        let (sender, waiting) = mpsc::channel(WAITING_MAX);
+        writers.lock().unwrap_or_else(PoisonError::into_inner).insert(connection, sender);
+        let (writers, arrivals, metrics) = (Arc::clone(&writers), arrivals.clone(), metrics.clone());
+        tokio::spawn(async move {
+            metrics.tcp_connections.inc();
+            let ended = serve(stream, path, waiting, &arrivals).await;
+            if ended.is_err() {
+                metrics.tcp_refused.inc();
+            }
+            writers.lock().unwrap_or_else(PoisonError::into_inner).remove(&connection);
+            let _ = arrivals.send(Arrival::Ended(path)).await;
+            metrics.tcp_connections.dec();
+            drop(place);
+        });
+    }
+}
+
+/// Until the peer closes, falls silent, or sends what is no datagram.
+async fn serve(
+    stream: TcpStream,
+    path: Path,
+    mut waiting: mpsc::Receiver<Vec<u8>>,
+    arrivals: &mpsc::Sender<Arrival>,
+) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let (mut reader, mut writer) = stream.into_split();
+    let writing = tokio::spawn(async move {
+        while let Some(framed) = waiting.recv().await {
+            if !matches!(timeout(SILENCE_MAX, writer.write_all(&framed)).await, Ok(Ok(()))) {
+                break;
+            }
+        }
+    });
+    let mut buffer = [0; DATAGRAM_BYTES_MAX];
+    let ended = loop {
+        let length = match timeout(SILENCE_MAX, reader.read_u16()).await {
+            Ok(Ok(length)) => usize::from(length),
+            Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => break Ok(()),
+            Ok(Err(error)) => break Err(error),
+            Err(_) => break Err(io::ErrorKind::TimedOut.into()),
+        };
+        let Some(datagram) = buffer.get_mut(..length) else { break Err(io::ErrorKind::InvalidData.into()) };
+        if !matches!(timeout(SILENCE_MAX, reader.read_exact(datagram)).await, Ok(Ok(_))) {
+            break Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        if arrivals.send(Arrival::Datagram { path, bytes: datagram.to_vec() }).await.is_err() {
+            break Ok(());
+        }
+    };
+    writing.abort();
+    ended
+}

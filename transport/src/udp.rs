@@ -1,0 +1,314 @@
+//! The engine's thread: the socket, the clock, and the queue of commands around one `Shard`.
+//!
+//! Datagrams are read by the batch, with receive offload; a viewer's packets of one frame leave in
+//! one call, with segmentation offload.
+
+use std::{
+    collections::{HashMap, HashSet},
+    io::{self, IoSliceMut},
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+use quinn_udp::{BATCH_SIZE, RecvMeta, Transmit, UdpSockRef, UdpSocketState};
+use tokio::{
+    io::Interest,
+    net::UdpSocket,
+    sync::{mpsc, oneshot},
+};
+
+use crate::{
+    engine::{Command, Config, OutgoingShared, Owner, StartError},
+    event::{Closed, Event},
+    metrics::Metrics,
+    path::Path,
+    send::Burst,
+    session::TrackKey,
+    shard::Shard,
+    tcp,
+};
+
+/// Commands and batches of datagrams handled before the other side gets its turn.
+const TURN: usize = 64;
+/// What one receive buffer holds: a run of datagrams joined by the kernel.
+const RECEIVE_BYTES: usize = 64 << 10;
+/// The kernel's buffers: bursts of many publishers, and of a keyframe to many viewers.
+const SOCKET_BUFFER_BYTES: usize = 4 << 20;
+/// Keyframe wishes are passed on at most so often for each track.
+const WISH_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Starts the thread; it ends when the last engine handle is gone. Gives the bound address.
+pub(crate) async fn start(
+    config: &Config,
+    commands: mpsc::Receiver<Command>,
+    metrics: Metrics,
+) -> Result<SocketAddr, StartError> {
+    let (config, (ready, started)) = (config.clone(), oneshot::channel());
+    std::thread::Builder::new()
+        .name("webrtc".into())
+        .spawn(move || {
+            let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+                Ok(runtime) => runtime,
+                Err(error) => return drop(ready.send(Err(StartError::Thread(error)))),
+            };
+            runtime.block_on(async move {
+                match Port::open(&config, commands, metrics).await {
+                    Ok(port) => {
+                        if ready.send(Ok(port.bound)).is_ok() {
+                            port.run().await;
+                        }
+                    }
+                    Err(error) => drop(ready.send(Err(error))),
+                }
+            });
+        })
+        .map_err(StartError::Thread)?;
+    started.await.map_err(|_| StartError::Thread(io::Error::other("it ended at once")))?
+}
+
+struct Port {
+    socket: UdpSocket,
+    state: UdpSocketState,
+    bound: SocketAddr,
+    commands: mpsc::Receiver<Command>,
+    connections: tcp::Connections,
+    shard: Shard,
+    owners: HashMap<u64, Slot>,
+    tracks: HashMap<TrackKey, (Arc<OutgoingShared>, Option<Instant>)>,
+    metrics: Metrics,
+}
+
+struct Slot {
+    owner: Owner,
+    /// Layers whose owner was too slow: nothing of them until the next keyframe.
+    lagging: HashSet<(usize, usize)>,
+}
+
+impl Port {
+    async fn open(config: &Config, commands: mpsc::Receiver<Command>, metrics: Metrics) -> Result<Self, StartError> {
+        let bind = |error| StartError::Bind(config.listen, error);
+        let socket = UdpSocket::bind(config.listen).await.map_err(bind)?;
+        let state = UdpSocketState::new(UdpSockRef::from(&socket)).map_err(bind)?;
+        // A smaller buffer than asked for is still one: `doctor` tells.
+        let _ = state.set_recv_buffer_size(UdpSockRef::from(&socket), SOCKET_BUFFER_BYTES);
+        let _ = state.set_send_buffer_size(UdpSockRef::from(&socket), SOCKET_BUFFER_BYTES);
+        let bound = socket.local_addr().map_err(bind)?;
+        let connections = if config.tcp {
+            tcp::Connections::listen(bound, metrics.clone()).await.map_err(bind)?
+        } else {
+            tcp::Connections::none()
+        };
+        Ok(Self {
+            socket,
+            state,
+            bound,
+            commands,
+            connections,
+            shard: Shard::default(),
+            owners: HashMap::new(),
+            tracks: HashMap::new(),
+            metrics,
+        })
+    }
+
+    async fn run(mut self) {
+        let mut buffers = vec![vec![0_u8; RECEIVE_BYTES]; BATCH_SIZE.min(8)];
+        loop {
+            let deadline = self.shard.poll_timeout();
+            tokio::select! {
+                command = self.commands.recv() => {
+                    let Some(command) = command else { break };
+                    self.handle_commands(command);
+                }
+                ready = self.socket.readable() => {
+                    if ready.is_ok() {
+                        self.receive(&mut buffers);
+                    }
+                }
+                arrival = self.connections.next() => self.handle_arrivals(arrival),
+                () = sleep_until(deadline) => {}
+            }
+            self.shard.handle_timeout(Instant::now());
+            self.settle();
+        }
+        self.end();
+    }
+
+    fn handle_commands(&mut self, first: Command) {
+        let now = Instant::now();
+        self.handle_command(now, first);
+        for _ in 1..TURN {
+            let Ok(command) = self.commands.try_recv() else { break };
+            self.handle_command(now, command);
+        }
+    }
+
+    fn handle_command(&mut self, now: Instant, command: Command) {
+        match command {
+            Command::Accept { id, setup, owner, accepted } => {
+                let result = self.shard.accept(now, id, *setup).map_err(|e| e.to_string());
+                if result.is_ok() {
+                    self.owners.insert(id, Slot { owner, lagging: HashSet::new() });
+                }
+                if accepted.send(result).is_err() {
+                    self.shard.close(now, id, Closed::ByUs);
+                }
+            }
+            Command::Restart { id, local, done } => {
+                let _ = done.send(self.shard.restart(now, id, &local));
+            }
+            Command::RequestKeyframe { id, layer } => self.shard.request_keyframe(now, id, layer),
+            Command::Select { id, track } => self.shard.select(now, id, track),
+            Command::Close { id } => self.shard.close(now, id, Closed::ByUs),
+            Command::AddTrack(shared) => {
+                self.shard.add_track(shared.key);
+                self.tracks.insert(shared.key, (shared, None));
+            }
+            Command::RemoveTrack(track) => {
+                self.shard.remove_track(track);
+                self.tracks.remove(&track);
+            }
+            Command::Push { track, frame } => self.shard.push(now, track, frame),
+        }
+    }
+
+    fn receive(&mut self, buffers: &mut [Vec<u8>]) {
+        let mut metas = [RecvMeta::default(); BATCH_SIZE];
+        for _ in 0..TURN {
+            let room = buffers.len();
+            let mut slices: Vec<IoSliceMut<'_>> = buffers.iter_mut().map(|buffer| IoSliceMut::new(buffer)).collect();
+            let (state, socket) = (&self.state, &self.socket);
+            let received =
+                socket.try_io(Interest::READABLE, || state.recv(UdpSockRef::from(socket), &mut slices, &mut metas[..room]));
+            let Ok(messages) = received else { return };
+            let now = Instant::now();
+            for (buffer, meta) in buffers.iter().zip(&metas).take(messages) {
+                let path = Path::Udp { remote: meta.addr, local: meta.dst_ip };
+                for datagram in buffer[..meta.len.min(buffer.len())].chunks(meta.stride.max(1)) {
+                    let fate = self.shard.handle_datagram(now, path, datagram);
+                    self.metrics.received(fate);
+                }
+            }
+        }
+    }
+
+    fn handle_arrivals(&mut self, first: tcp::Arrival) {
+        let mut next = Some(first);
+        for _ in 0..TURN {
+            let Some(arrival) = next else { break };
+            match arrival {
+                tcp::Arrival::Datagram { path, bytes } => {
+                    let fate = self.shard.handle_datagram(Instant::now(), path, &bytes);
+                    self.metrics.received(fate);
+                }
+                tcp::Arrival::Ended(path) => self.shard.forget_path(path),
+            }
+            next = self.connections.try_next();
+        }
+    }
+
+    /// Sends what is to be sent, and tells owners what happened.
+    fn settle(&mut self) {
+        while let Some((id, path, burst)) = self.shard.poll_transmit() {
+            if !self.send(path, &burst) {
+                self.metrics.send_blocked.inc();
+                self.shard.fall_behind(id);
+            }
+        }
+        while let Some((id, event)) = self.shard.poll_event() {
+            self.tell(id, event);
+        }
+        let now = Instant::now();
+        for track in self.shard.take_wanted() {
+            if let Some((shared, told)) = self.tracks.get_mut(&track)
+                && told.is_none_or(|at| now >= at + WISH_INTERVAL)
+            {
+                *told = Some(now);
+                shared.wanted.notify_one();
+            }
+        }
+        for (key, (shared, _)) in &self.tracks {
+            shared.viewers.store(self.shard.viewers(*key), Ordering::Relaxed);
+        }
+        self.metrics.count(self.shard.take_counts());
+        self.metrics.sessions.set(i64::try_from(self.shard.sessions()).unwrap_or(i64::MAX));
+    }
+
+    fn tell(&mut self, id: u64, event: Event) {
+        if let Event::Closed(reason) = event {
+            self.metrics.closed(&reason);
+            if let Some(slot) = self.owners.remove(&id) {
+                slot.owner.shared.set_closed(reason);
+            }
+            return;
+        }
+        let Some(slot) = self.owners.get_mut(&id) else { return };
+        if let Event::Frame { media, layer, frame } = &event {
+            let place = (*media, *layer);
+            if slot.lagging.contains(&place) {
+                if !frame.keyframe {
+                    return self.metrics.frames_dropped.inc();
+                }
+                slot.lagging.remove(&place);
+            }
+            if slot.owner.events.capacity() == 0 {
+                slot.lagging.insert(place);
+                return self.metrics.frames_dropped.inc();
+            }
+        }
+        if slot.owner.events.try_send(event).is_err() {
+            self.metrics.frames_dropped.inc();
+        }
+    }
+
+    /// False when the way is full.
+    fn send(&self, path: Path, burst: &Burst) -> bool {
+        let sent = match path {
+            Path::Udp { remote, local } => self.send_udp(remote, local, burst),
+            Path::Tcp { connection, .. } => self.connections.send(connection, burst),
+        };
+        if sent {
+            self.metrics.sent_bursts.inc();
+            self.metrics.sent_bytes.inc_by(burst.bytes.len() as u64);
+            self.metrics.sent_datagrams.inc_by(burst.datagrams().count() as u64);
+        }
+        sent
+    }
+
+    fn send_udp(&self, destination: SocketAddr, src_ip: Option<IpAddr>, burst: &Burst) -> bool {
+        // Where the kernel has no segmentation offload the pieces go one by one.
+        let step = burst.segment.max(1) * self.state.max_gso_segments().max(1);
+        burst.bytes.chunks(step).all(|contents| {
+            let segment_size = (contents.len() > burst.segment).then_some(burst.segment);
+            let transmit = Transmit { destination, ecn: None, contents, segment_size, src_ip };
+            let (state, socket) = (&self.state, &self.socket);
+            match socket.try_io(Interest::WRITABLE, || state.try_send(UdpSockRef::from(socket), &transmit)) {
+                Ok(()) => true,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
+                // An address without a route, a port that answers with an error: the peer's loss alone.
+                Err(_) => {
+                    self.metrics.send_errors.inc();
+                    true
+                }
+            }
+        })
+    }
+
+    /// Every handle is gone: the process ends, or a test.
+    fn end(&mut self) {
+        let now = Instant::now();
+        let ids: Vec<u64> = self.owners.keys().copied().collect();
+        for id in ids {
+            self.shard.close(now, id, Closed::ByUs);
+        }
+        self.settle();
+    }
+}
+
+async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}
