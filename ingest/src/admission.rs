@@ -7,6 +7,7 @@ use media_core::{StreamKey, StreamName};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
     Rtmp,
+    Whip,
 }
 
 /// What a publisher showed. The key is the only secret in it, and prints as `StreamKey(..)`.
@@ -14,7 +15,7 @@ pub enum Protocol {
 pub struct PublishRequest {
     pub protocol: Protocol,
     pub peer: IpAddr,
-    /// RTMP's application: what stands between the host and the key.
+    /// RTMP's application: what stands between the host and the key. WHIP has none.
     pub app: String,
     pub key: StreamKey,
 }

@@ -1,8 +1,8 @@
-//! Publishers in: RTMP connections become Samples of a stream that a lease guards.
+//! Publishers in: RTMP connections and WHIP sessions become Samples of a stream that a lease guards.
 //!
-//! `rtmp::session` is the protocol without a socket, `repair` the clocks of one publisher,
-//! `admission` the question who may publish. `rtmp::listener` and `rtmp::conn` are the shells
-//! that own sockets, time and tasks.
+//! `rtmp::session` is RTMP without a socket, `repair` the clocks of an RTMP publisher,
+//! `whip::publisher` frames of WebRTC to Samples, `admission` the question who may publish.
+//! Files named `listener`, `conn` and `server` are the shells that own sockets, time and tasks.
 //!
 //! What lives downstream of the `registry` (packaging, transcoding) is none of this crate's
 //! business, and no stream key leaves it.
@@ -11,3 +11,4 @@ pub mod admission;
 pub mod metrics;
 pub mod repair;
 pub mod rtmp;
+pub mod whip;

@@ -54,10 +54,12 @@ pub enum Repair {
     AudioGap,
     /// More audio frames than time: one was dropped.
     AudioSurplus,
+    /// Picture and sound were so far apart that one stepped ahead.
+    SyncStep,
 }
 
 impl Repair {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Wrap,
         Self::DtsClamped,
         Self::JumpBackward,
@@ -66,6 +68,7 @@ impl Repair {
         Self::PtsClamped,
         Self::AudioGap,
         Self::AudioSurplus,
+        Self::SyncStep,
     ];
 
     pub fn as_str(self) -> &'static str {
@@ -78,6 +81,7 @@ impl Repair {
             Self::PtsClamped => "pts_clamped",
             Self::AudioGap => "audio_gap",
             Self::AudioSurplus => "audio_surplus",
+            Self::SyncStep => "sync_step",
         }
     }
 }
