@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs the Debian packages of a task that are missing, and says which ones and why.
 #
-#   scripts/install-packages.sh compiler|test|image
+#   scripts/install-packages.sh compiler|transcoder|test|image
 #
 # When nothing is missing it asks dpkg once and is done: no network, no root. Otherwise it runs one `apt-get update`
 # and one `apt-get install`, as root or through sudo. No daemon is started by a package while it runs.
@@ -16,30 +16,35 @@ packages_of() {
 gcc: links Rust programs
 libc6-dev: the C library's headers
 LIST
-        test) cat <<'LIST' ;;
+        transcoder) cat <<'LIST' ;;
+gstreamer1.0-libav: H.264 and AAC for the transcoder
+gstreamer1.0-plugins-bad: h264parse
+gstreamer1.0-plugins-base: Opus
+gstreamer1.0-plugins-good: what the others lean on
+gstreamer1.0-plugins-ugly: x264enc
+libgstreamer-plugins-base1.0-dev: builds the transcoder
+libgstreamer1.0-dev: builds the transcoder
+pkg-config: finds them
+LIST
+        test) packages_of transcoder && cat <<'LIST' ;;
 chromium: plays the streams with hls.js, Shaka and our own page
 ffmpeg: publishes over RTMP, and checks with ffprobe what comes out
 fonts-dejavu-core: the text in the picture that OBS sends
-gstreamer1.0-libav: avenc_aac, the sound of the GStreamer publisher
-gstreamer1.0-plugins-bad: rtmp2sink, which publishes, and h264parse
-gstreamer1.0-plugins-base: test pictures and tones
-gstreamer1.0-plugins-good: flvmux
-gstreamer1.0-plugins-ugly: x264enc
 gstreamer1.0-tools: gst-launch-1.0
 iproute2: ss, to see a test's connections
 libgl1-mesa-dri: draws OBS without a graphics card
 libssl-dev: OpenSSL for the independent RTMP publisher of the tests (crate rtmp)
 obs-plugins: x264 and RTMP for OBS
 obs-studio: the broadcaster's program, the real one
-pkg-config: finds libssl-dev
 procps: ps, to measure memory
 python3: the LL-HLS checker
+python3-venv: a newer ffmpeg, which publishes by WHIP
 xvfb: a screen for OBS where there is none
 LIST
         image) cat <<'LIST' ;;
 podman: builds the container image
 LIST
-        *) refuse "unknown set of packages '$1'" "Known: compiler, test, image." ;;
+        *) refuse "unknown set of packages '$1'" "Known: compiler, transcoder, test, image." ;;
     esac
 }
 

@@ -8,12 +8,13 @@ cd "$here/.."
 
 "$here/check-toolchain.sh"
 "$here/build-web.sh"
+"$here/install-packages.sh" transcoder
 
 # The dev profile (opt-level 1) is on the screen minutes earlier and serves a few streams without effort.
 profile=dev folder=debug
 [ "${RELEASE:-0}" = 0 ] || profile=release folder=release
 stage "Server: cargo build --profile $profile (the first time takes some minutes)"
-cargo build --locked --profile "$profile" --package codecast
+cargo build --locked --profile "$profile" --package codecast --package codecast-transcode
 
 # The commented reference is the configuration, unless another one is named. State goes to ./codecast-data by default.
 config=(--config "${CODECAST_CONFIG:-configs/codecast.toml}")

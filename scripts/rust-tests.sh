@@ -4,6 +4,9 @@
 set -euo pipefail
 long=${CODECAST_E2E:-0}
 
+# The server looks for its helper program beside itself.
+cargo build --locked --package codecast-transcode
+
 if cargo nextest --version >/dev/null 2>&1; then
     [ "$long" = 0 ] && choice=() || choice=(--profile e2e --run-ignored all)
     cargo nextest run --locked --workspace "${choice[@]}"

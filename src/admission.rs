@@ -1,6 +1,6 @@
 //! Admission from the configured stream keys: the key decides the name, and is told to nobody.
 
-use ingest::admission::{Admission, Answer, PublishRequest, Verdict};
+use ingest::admission::{Admission, Answer, Protocol, PublishRequest, Verdict};
 use media_core::StreamName;
 
 use crate::config::Credential;
@@ -19,7 +19,7 @@ impl ByKey {
 
     fn decide(&self, request: &PublishRequest) -> Verdict {
         let app = request.app.trim_matches('/');
-        if app != APP {
+        if request.protocol == Protocol::Rtmp && app != APP {
             return deny("the server address ends in the wrong application: it must end in /live, as in rtmp://HOST/live");
         }
         // All are compared, so that the time tells nothing about which one matched.
@@ -51,7 +51,6 @@ impl Admission for ByKey {
 mod tests {
     use std::net::{IpAddr, Ipv4Addr};
 
-    use ingest::admission::Protocol;
     use media_core::StreamKey;
 
     use super::*;

@@ -56,6 +56,12 @@ fn write_greeting(out: &mut String, facts: &Facts<'_>) -> std::fmt::Result {
     writeln!(out, "CodeCast {} is ready.\n", env!("CARGO_PKG_VERSION"))?;
     writeln!(out, "  Send to      {}", rtmp_address(facts.rtmp))?;
     writeln!(out, "  Stream key   {}   (secret: who has it can publish)", key.expose())?;
+    writeln!(
+        out,
+        "  Or by WHIP   {}/whip/{stream}   (OBS 30 and later; bearer token: the stream key)",
+        http_address(facts.http)
+    )?;
+    writeln!(out, "  Or a browser {}/studio?stream={stream}", http_address(facts.http))?;
     writeln!(out, "  Watch at     {}/watch/{stream}", http_address(facts.http))?;
     writeln!(out, "  What is live {}/", http_address(facts.http))?;
     write_lan(out, facts)?;
@@ -135,6 +141,8 @@ mod tests {
             "rtmp://127.0.0.1:1935/live",
             "the-key-itself-0",
             "http://127.0.0.1:8080/watch/demo",
+            "http://127.0.0.1:8080/whip/demo",
+            "http://127.0.0.1:8080/studio?stream=demo",
             "type 192.0.2.7 in place of 127.0.0.1",
             "codecast config",
             "./codecast-data",

@@ -5,7 +5,7 @@
 
 use std::{
     io,
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::Path,
     sync::{
         Arc, Weak,
@@ -15,12 +15,18 @@ use std::{
 };
 
 use anyhow::{Context, anyhow, bail};
-use ingest::rtmp;
+use edge::whep::{self, Whep};
+use ingest::{
+    rtmp,
+    whip::{self, Whip},
+};
 use media_core::Registry;
 use packager::hls::{self, Packager};
 use serde::Serialize;
 use tokio::{sync::oneshot, task::JoinHandle};
 use tracing::{info, warn};
+use transcode::Transcoder;
+use transport::Engine;
 
 use crate::{
     admission::ByKey,
@@ -73,6 +79,10 @@ struct Running {
     health: Health,
     registry: Arc<Registry>,
     packager: Packager,
+    transcoder: Transcoder,
+    whep: Whep,
+    /// UDP, as bound.
+    webrtc: SocketAddr,
     /// Whether any stream has come to life.
     had_streams: Arc<AtomicBool>,
     /// Connections of viewers, open now.
@@ -93,32 +103,42 @@ impl Running {
     async fn start(config: &Config, credentials: &[Credential]) -> anyhow::Result<Self> {
         let metrics = metrics::registry()?;
         let address = config.http.address;
-        let viewing = metrics::Http::new(&metrics)?;
-        let viewers = viewing.connections.clone();
-        let http =
-            http::Listener::bind(&config.http, viewing).await.map_err(|e| cannot_listen("HTTP", "http.address", address, &e))?;
+        let connections = metrics::Http::new(&metrics)?;
+        let viewers = connections.connections.clone();
+        let http = http::Listener::bind(&config.http, connections)
+            .await
+            .map_err(|e| cannot_listen("HTTP", "http.address", address, &e))?;
         let packager = Packager::new(packaging(&config.hls), &metrics)?;
+        let transcoder = Transcoder::new(transcoding(&config.transcode), &metrics)?;
         let had_streams = Arc::new(AtomicBool::new(false));
-        let registry = registry(config.limits.streams_max, packager.clone(), Arc::clone(&had_streams));
-        let address = config.rtmp.address;
+        let registry = registry(config.limits.streams_max, packager.clone(), transcoder.clone(), Arc::clone(&had_streams));
+        let engine =
+            Engine::start(connecting(&config.webrtc), &metrics).await.context("see webrtc.address and webrtc.advertise")?;
+        let webrtc = engine.address();
         let admission = Arc::new(ByKey::new(credentials.to_vec()));
-        let rtmp = rtmp::Listener::bind(
-            address,
-            ingesting(config),
+        let publishers = ingest::metrics::Metrics::new(&metrics)?;
+        let whip = Whip::new(
+            engine.clone(),
             Arc::clone(&registry),
-            admission,
-            ingest::metrics::Metrics::new(&metrics)?,
-        )
-        .await
-        .map_err(|e| cannot_listen("RTMP", "rtmp.address", address, &e))?;
+            admission.clone(),
+            publishing(&config.webrtc),
+            publishers.clone(),
+            &metrics,
+        )?;
+        let whep = Whep::new(engine, Arc::downgrade(&registry), viewing(&config.webrtc), &metrics)?;
+        let address = config.rtmp.address;
+        let rtmp = rtmp::Listener::bind(address, ingesting(config), Arc::clone(&registry), admission, publishers)
+            .await
+            .map_err(|e| cannot_listen("RTMP", "rtmp.address", address, &e))?;
         let health = Health::default();
-        let router = pages::router(health.clone(), metrics, packager.router());
+        let router =
+            pages::router(health.clone(), metrics, packager.router().merge(whip::router(whip)).merge(whep::router(whep.clone())));
         // The sender gone means stop too.
         let rtmp = Part::start(rtmp.local_addr(), |stopped| rtmp.serve(async { drop(stopped.await) }));
         let http = Part::start(http.local_addr()?, |stopped| http.serve(router, async { drop(stopped.await) }));
         health.enter(Phase::Ready);
-        info!(http = %http.address, rtmp = %rtmp.address, version = env!("CARGO_PKG_VERSION"), "ready");
-        Ok(Self { health, registry, packager, had_streams, viewers, rtmp, http })
+        info!(http = %http.address, rtmp = %rtmp.address, %webrtc, version = env!("CARGO_PKG_VERSION"), "ready");
+        Ok(Self { health, registry, packager, transcoder, whep, webrtc, had_streams, viewers, rtmp, http })
     }
 
     /// The name of a part that has ended though nobody stopped it.
@@ -136,7 +156,7 @@ impl Running {
         let drained = tokio::time::timeout(deadline, async {
             self.registry.drain();
             // Publishers take a moment to leave; viewers need not wait for that.
-            tokio::join!(self.rtmp.stop(), async {
+            tokio::join!(self.rtmp.stop(), self.whep.drain(), self.transcoder.drain(), async {
                 self.packager.drain().await;
                 if self.had_streams.load(Ordering::Relaxed) && self.viewers.get() > 0 {
                     tokio::time::sleep(LAST_LOOK).await;
@@ -151,13 +171,14 @@ impl Running {
     }
 }
 
-/// Every stream that comes to life is packaged.
-fn registry(streams_max: usize, packager: Packager, had_streams: Arc<AtomicBool>) -> Arc<Registry> {
+/// Every stream that comes to life is packaged, and transcoded when somebody needs it.
+fn registry(streams_max: usize, packager: Packager, transcoder: Transcoder, had_streams: Arc<AtomicBool>) -> Arc<Registry> {
     Arc::new_cyclic(|registry: &Weak<Registry>| {
         let registry = registry.clone();
         Registry::new(SystemTime::now(), streams_max, move |stream| {
             had_streams.store(true, Ordering::Relaxed);
             packager.adopt(&stream, registry.clone());
+            transcoder.adopt(stream);
         })
     })
 }
@@ -167,6 +188,38 @@ fn packaging(config: &crate::config::Hls) -> hls::Config {
         resume_window: config.resume_window,
         target_duration_min: config.target_duration_min,
         keyframe_interval: config.keyframe_interval,
+    }
+}
+
+fn connecting(config: &crate::config::WebRtc) -> transport::Config {
+    let mut public = config.advertise.clone();
+    if public.is_empty() && config.address.ip().is_unspecified() {
+        let loopback = IpAddr::from(Ipv4Addr::LOCALHOST);
+        public.extend(system::lan_address().into_iter().chain([loopback]).map(|ip| SocketAddr::new(ip, 0)));
+        public.dedup();
+    }
+    transport::Config { listen: config.address, public, tcp: config.tcp, sessions_max: config.sessions_max }
+}
+
+fn publishing(config: &crate::config::WebRtc) -> whip::Config {
+    whip::Config {
+        ice_servers: config.ice_servers.clone(),
+        reach: config.reach.clone(),
+        keyframe_interval: config.keyframe_interval,
+    }
+}
+
+fn viewing(config: &crate::config::WebRtc) -> whep::Config {
+    whep::Config { viewers_max: config.sessions_max, ice_servers: config.ice_servers.clone(), reach: config.reach.clone() }
+}
+
+fn transcoding(config: &crate::config::Transcode) -> transcode::Config {
+    transcode::Config {
+        program: config.program.clone(),
+        opus_bitrate: config.opus_bitrate,
+        aac_bitrate: config.aac_bitrate,
+        video_bitrate: config.video_bitrate,
+        idle: config.idle,
     }
 }
 
@@ -231,6 +284,8 @@ struct Announced<'a> {
 struct Ready<'a> {
     http: String,
     rtmp: String,
+    /// UDP address of WebRTC.
+    webrtc: String,
     stream: &'a str,
     stream_key: &'a str,
 }
@@ -252,6 +307,7 @@ fn announce(args: &Serve, running: &Running, announced: &Announced<'_>) -> anyho
     let ready = Ready {
         http: greeting::http_address(http),
         rtmp: greeting::rtmp_address(rtmp),
+        webrtc: running.webrtc.to_string(),
         stream: first.stream.as_str(),
         stream_key: first.key.expose(),
     };
@@ -280,6 +336,7 @@ mod tests {
         let config = Config::new(&Layers::reference()).unwrap();
         assert_eq!(format!("{:?}", ingesting(&config)), format!("{:?}", rtmp::Config::default()));
         assert_eq!(format!("{:?}", packaging(&config.hls)), format!("{:?}", hls::Config::default()));
+        assert_eq!(format!("{:?}", transcoding(&config.transcode)), format!("{:?}", transcode::Config::default()));
     }
 
     #[test]

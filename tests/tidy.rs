@@ -14,11 +14,22 @@ use std::{
 // ---- what is forbidden, and where ----------------------------------------------------------------------------------
 
 /// Files that may await, or touch a socket, a clock or a thread, wherever they lie.
-const SHELLS: [&str; 7] = ["listener.rs", "conn.rs", "server.rs", "udp.rs", "upstream.rs", "pipeline.rs", "main.rs"];
+const SHELLS: [&str; 9] =
+    ["listener.rs", "conn.rs", "server.rs", "udp.rs", "tcp.rs", "engine.rs", "upstream.rs", "pipeline.rs", "main.rs"];
 /// Folders whose files are shells: the program itself, the tests and the benches.
 const SHELL_FOLDERS: [&str; 3] = ["src", "tests", "benches"];
 /// What a pure file never says.
-const IMPURE: [&str; 7] = ["tokio", "std::net", "std::fs", "std::thread", "thread::sleep", "Instant::now", "SystemTime::now"];
+const IMPURE: [&str; 9] = [
+    "tokio",
+    "UdpSocket",
+    "TcpStream",
+    "TcpListener",
+    "std::fs",
+    "std::thread",
+    "thread::sleep",
+    "Instant::now",
+    "SystemTime::now",
+];
 
 /// Words that name a drawer rather than its contents.
 const DRAWERS: [&str; 5] = ["util", "utils", "helper", "helpers", "manager"];
@@ -53,6 +64,8 @@ struct Exception {
     packages: &'static [&'static str],
     /// They must come through these alone, and these must be dev-dependencies alone.
     through: &'static [&'static str],
+    /// Crates that the program has too, with fewer features: the lock shows those of both.
+    shared: &'static [&'static str],
     #[allow(dead_code, reason = "written for the reader")]
     reason: &'static str,
 }
@@ -60,6 +73,7 @@ struct Exception {
 const EXCEPTIONS: [Exception; 1] = [Exception {
     packages: &["aws-lc-rs", "aws-lc-sys", "openssl", "openssl-sys", "native-tls"],
     through: &["rtmp", "bytesio", "xflv"],
+    shared: &["rustls"],
     reason: "`rtmp` is the independent RTMP publisher of ingest's tests. Its event hub posts webhooks by reqwest, which brings OpenSSL \
              and aws-lc and lets nobody choose. Tests only: the program is free of them, as `the_program_has_one_crypto_provider` shows.",
 }];
@@ -278,7 +292,12 @@ fn is_shell(path: &Path) -> bool {
     let first = path.components().next().and_then(|part| part.as_os_str().to_str()).unwrap_or_default();
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let in_tests = path.parent().is_some_and(|folder| folder.components().any(|part| part.as_os_str() == "tests"));
-    SHELL_FOLDERS.contains(&first) || SHELLS.contains(&name) || name == "build.rs" || in_tests || name.ends_with("tests.rs")
+    SHELL_FOLDERS.contains(&first)
+        || SHELLS.contains(&name)
+        || name == "build.rs"
+        || in_tests
+        || name.ends_with("tests.rs")
+        || name == "fuzz.rs"
 }
 
 /// Numbered lines without comments, up to the tests at the bottom of a file.
@@ -425,6 +444,6 @@ fn excused(lock: &Lock, package: &str) -> bool {
             let normal = manifest.dependencies().into_iter().filter(|dependency| dependency.kind == Kind::Normal);
             !normal.into_iter().any(|dependency| exception.through.contains(&dependency.name.as_str()))
         });
-        dev_only && !lock.reaches(package, exception.through)
+        dev_only && !lock.reaches(package, &[exception.through, exception.shared].concat())
     })
 }

@@ -9,11 +9,16 @@ mod layers;
 mod streams;
 mod values;
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
 pub use error::Error;
 pub use layers::{Layers, REFERENCE};
 pub use streams::{Credential, check_key};
+use transport::resource::{IceLogin, IceServer, Reach};
 use values::Reader;
 
 #[derive(Debug)]
@@ -22,6 +27,8 @@ pub struct Config {
     pub rtmp: Rtmp,
     pub publish: Publish,
     pub hls: Hls,
+    pub webrtc: WebRtc,
+    pub transcode: Transcode,
     pub limits: Limits,
     pub log: Log,
     pub shutdown: Shutdown,
@@ -62,6 +69,30 @@ pub struct Hls {
     pub target_duration_min: u32,
     /// `None` where it is found out.
     pub keyframe_interval: Option<Duration>,
+}
+
+#[derive(Clone, Debug)]
+pub struct WebRtc {
+    pub address: SocketAddr,
+    /// Port 0 stands for the bound one. Empty: found out.
+    pub advertise: Vec<SocketAddr>,
+    pub tcp: bool,
+    pub sessions_max: usize,
+    pub ice_servers: Vec<IceServer>,
+    pub keyframe_interval: Duration,
+    pub reach: Reach,
+}
+
+#[derive(Clone, Debug)]
+pub struct Transcode {
+    /// `None` looks beside this program, then in PATH.
+    pub program: Option<PathBuf>,
+    /// Bits a second.
+    pub opus_bitrate: u32,
+    pub aac_bitrate: u32,
+    /// `None`: as the source has.
+    pub video_bitrate: Option<u32>,
+    pub idle: Duration,
 }
 
 #[derive(Clone, Debug)]
@@ -109,6 +140,8 @@ impl Config {
             rtmp: Rtmp::read(reader)?,
             publish: Publish { admission_deadline: reader.duration("publish.admission_deadline", 100 * MS..=30 * SECOND)? },
             hls: Hls::read(reader)?,
+            webrtc: WebRtc::read(reader)?,
+            transcode: Transcode::read(reader)?,
             limits: Limits { streams_max: reader.number("limits.streams_max", 1..=10_000)? },
             log: Log::read(reader)?,
             shutdown: Shutdown { deadline: reader.duration("shutdown.deadline", SECOND..=300 * SECOND)? },
@@ -151,6 +184,82 @@ impl Hls {
             resume_window: reader.duration("hls.resume_window", Duration::ZERO..=HOUR)?,
             target_duration_min: reader.number("hls.target_duration_min", 0..=30)?,
             keyframe_interval: (!interval.is_zero()).then_some(interval),
+        })
+    }
+}
+
+impl WebRtc {
+    fn read(reader: &Reader<'_>) -> Result<Self, Error> {
+        Ok(Self {
+            address: reader.address("webrtc.address")?,
+            advertise: reader.text("webrtc.advertise", |text| text.split_whitespace().map(advertised).collect())?,
+            tcp: reader.switch("webrtc.tcp")?,
+            sessions_max: reader.number("webrtc.sessions_max", 1..=100_000)?,
+            ice_servers: reader.text("webrtc.ice_servers", ice_servers)?,
+            keyframe_interval: reader.duration("webrtc.keyframe_interval", 500 * MS..=10 * SECOND)?,
+            reach: Reach {
+                public_url: reader.text("webrtc.public_url", public_url)?,
+                trust_forwarded: reader.switch("webrtc.trust_forwarded")?,
+            },
+        })
+    }
+}
+
+/// An address with or without a port.
+fn advertised(text: &str) -> Result<SocketAddr, String> {
+    let address = text.parse().or_else(|_| text.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, 0)));
+    match address {
+        Ok(address) if !address.ip().is_unspecified() => Ok(address),
+        Ok(_) => Err(format!("has {text:?}, which stands for every address: peers need one that they can reach")),
+        Err(_) => Err(format!("has {text:?}, which is no address, as in \"203.0.113.9\" or \"[2001:db8::9]:8189\"")),
+    }
+}
+
+fn ice_servers(text: &str) -> Result<Vec<IceServer>, String> {
+    let entries = text.split(';').map(str::trim).filter(|entry| !entry.is_empty());
+    entries
+        .map(|entry| {
+            let mut words = entry.split_whitespace().map(str::to_owned);
+            let url = words.next().unwrap_or_default();
+            let (username, credential) = (words.next(), words.next());
+            let login = username.clone().zip(credential).map(|(username, credential)| IceLogin { username, credential });
+            let complete = match url.split(':').next().unwrap_or_default() {
+                "stun" | "stuns" => username.is_none(),
+                "turn" | "turns" => login.is_some(),
+                _ => false,
+            };
+            let plain =
+                entry.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ') && !entry.contains(['"', '<', '>', '\\']);
+            if complete && plain && words.next().is_none() {
+                Ok(IceServer { url, login })
+            } else {
+                Err("must list servers as \"stun:HOST\" or \"turn:HOST user password\", separated by ';'".to_owned())
+            }
+        })
+        .collect()
+}
+
+fn public_url(text: &str) -> Result<Option<String>, String> {
+    let text = text.trim_end_matches('/');
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let plain = text.bytes().all(|byte| byte.is_ascii_graphic());
+    if plain && (text.starts_with("https://") || text.starts_with("http://")) {
+        Ok(Some(text.to_owned()))
+    } else {
+        Err(format!("is {text:?}, and must begin with https:// or http://"))
+    }
+}
+
+impl Transcode {
+    fn read(reader: &Reader<'_>) -> Result<Self, Error> {
+        Ok(Self {
+            program: reader.text("transcode.program", |text| Ok((!text.is_empty()).then(|| PathBuf::from(text))))?,
+            opus_bitrate: reader.number("transcode.opus_bitrate", 16_000..=510_000)?,
+            aac_bitrate: reader.number("transcode.aac_bitrate", 32_000..=320_000)?,
+            video_bitrate: Some(reader.number("transcode.video_bitrate", 0..=50_000_000)?).filter(|bits| *bits > 0),
+            idle: reader.duration("transcode.idle", Duration::ZERO..=HOUR)?,
         })
     }
 }
@@ -209,6 +318,19 @@ mod tests {
     }
 
     #[test]
+    fn addresses_and_servers_for_peers_are_lists() {
+        let mut layers = Layers::reference();
+        let text = "[webrtc]\nadvertise = \"203.0.113.9 [2001:db8::9]:443\"\n\
+                    ice_servers = \"stun:a.example; turn:b.example?transport=tcp user secret\"\npublic_url = \"https://a.example/cast/\"";
+        layers.file(Path::new("c.toml"), text).unwrap();
+        let webrtc = Config::new(&layers).unwrap().webrtc;
+        assert_eq!(webrtc.advertise, ["203.0.113.9:0".parse().unwrap(), "[2001:db8::9]:443".parse().unwrap()]);
+        assert_eq!(webrtc.ice_servers.len(), 2);
+        assert_eq!(webrtc.ice_servers[1].login.as_ref().map(|login| login.credential.as_str()), Some("secret"));
+        assert_eq!(webrtc.reach.public_url.as_deref(), Some("https://a.example/cast"));
+    }
+
+    #[test]
     fn a_value_out_of_range_is_refused_by_name() {
         let check = |text: &str, expected: &str| {
             let mut layers = Layers::reference();
@@ -229,6 +351,15 @@ mod tests {
             "[rtmp]\naddress = \"localhost\"",
             "`rtmp.address` in c.toml line 2 is \"localhost\", which is no address with a port, as in \"0.0.0.0:8080\", \
              \"[::]:8080\" or \"127.0.0.1:0\"",
+        );
+        check("[webrtc]\ntcp = \"yes\"", "`webrtc.tcp` in c.toml line 2 is \"yes\", and must be \"on\" or \"off\"");
+        check(
+            "[webrtc]\nadvertise = \"203.0.113.9 0.0.0.0\"",
+            "`webrtc.advertise` in c.toml line 2 has \"0.0.0.0\", which stands for every address: peers need one that they can reach",
+        );
+        check(
+            "[webrtc]\nice_servers = \"turn:example.net\"",
+            "`webrtc.ice_servers` in c.toml line 2 must list servers as \"stun:HOST\" or \"turn:HOST user password\", separated by ';'",
         );
         check("[log]\nformat = \"xml\"", "`log.format` in c.toml line 2 is \"xml\", and must be \"text\" or \"json\"");
     }

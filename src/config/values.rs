@@ -34,6 +34,14 @@ impl<'a> Reader<'a> {
         })
     }
 
+    pub fn switch(&self, key: &str) -> Result<bool, Error> {
+        self.text(key, |text| match text {
+            "on" => Ok(true),
+            "off" => Ok(false),
+            _ => Err(format!("is {text:?}, and must be \"on\" or \"off\"")),
+        })
+    }
+
     pub fn duration(&self, key: &str, range: RangeInclusive<Duration>) -> Result<Duration, Error> {
         self.text(key, |text| {
             let value = parse_duration(text)

@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    net::SocketAddr,
     pin::{Pin, pin},
     sync::{
         Arc,
@@ -14,6 +15,7 @@ use std::{
 use axum::{
     Router,
     body::{Body, Bytes},
+    extract::ConnectInfo,
 };
 use hyper::{
     Request,
@@ -40,11 +42,21 @@ const TLS_HANDSHAKE: u8 = 0x16;
 
 /// Serves one connection to its end, which comes soon once `drain` is true. Returns how it ended,
 /// as the metric's label says it.
-pub async fn serve(stream: TcpStream, router: Router, limits: Limits, mut drain: watch::Receiver<bool>) -> &'static str {
+pub async fn serve(
+    stream: TcpStream,
+    peer: SocketAddr,
+    router: Router,
+    limits: Limits,
+    mut drain: watch::Receiver<bool>,
+) -> &'static str {
     let patience = Arc::new(Patience::new(limits, Instant::now()));
     let tls = Arc::new(AtomicBool::new(false));
     let socket = Socket { stream, patience: Arc::clone(&patience), tls: Arc::clone(&tls), begun: false };
-    let service = service_fn(|request: Request<Incoming>| answer(router.clone(), Arc::clone(&patience), request));
+    let service = service_fn(|mut request: Request<Incoming>| {
+        // Who admits publishers is told who asks.
+        request.extensions_mut().insert(ConnectInfo(peer));
+        answer(router.clone(), Arc::clone(&patience), request)
+    });
     let connection = http1::Builder::new()
         .header_read_timeout(None)
         .max_headers(HEADERS_MAX)

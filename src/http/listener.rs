@@ -101,7 +101,7 @@ impl Listener {
         tokio::spawn(async move {
             // Counted down however it ends, a panic of a handler included.
             let _open = Open(metrics.connections);
-            let outcome = conn::serve(stream, router, limits, drain).await;
+            let outcome = conn::serve(stream, peer, router, limits, drain).await;
             drop(seat);
             metrics.ended.with_label_values(&[outcome]).inc();
         });

@@ -15,6 +15,7 @@
 pub mod clients;
 pub mod http;
 pub mod real;
+pub mod relay;
 
 use std::{
     fs,
@@ -98,6 +99,7 @@ impl Launch {
         Self { data_dir: folder.join("data"), folder, command }
             .env("CODECAST_HTTP_ADDRESS", "127.0.0.1:0")
             .env("CODECAST_RTMP_ADDRESS", "127.0.0.1:0")
+            .env("CODECAST_WEBRTC_ADDRESS", "127.0.0.1:0")
     }
 
     pub fn env(mut self, name: &str, value: &str) -> Self {

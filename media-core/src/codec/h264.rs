@@ -4,16 +4,18 @@
 //! rewritten on the way. Parsing is of headers only, and bounded.
 
 mod order;
+mod restriction;
 
 use std::fmt;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use h264_reader::{
     avcc::AvcDecoderConfigurationRecord,
     nal::{Nal, RefNal, sps::SeqParameterSet},
 };
 
 pub use order::Order;
+pub use restriction::without_reordering;
 
 /// Longest AVCDecoderConfigurationRecord taken: a few parameter sets, of hundreds of bytes each.
 const RECORD_BYTES_MAX: usize = 16 << 10;
@@ -22,8 +24,16 @@ const SEI_BYTES_MAX: usize = 4 << 10;
 /// How many NAL units at the front of an access unit are looked at for SEI.
 const SEI_NALS_MAX: usize = 8;
 
+/// Where the parameter sets begin in the record: behind the version, three bytes of profile and level, and the NAL length.
+const RECORD_HEAD: usize = 5;
+/// The numbers of sets that fit into the record's five and eight bits.
+const SPS_MAX: usize = 31;
+const PPS_MAX: usize = 255;
+
 const NAL_IDR: u8 = 5;
 const NAL_SEI: u8 = 6;
+const NAL_SPS: u8 = 7;
+const NAL_PPS: u8 = 8;
 
 #[derive(Clone, Debug, thiserror::Error, PartialEq)]
 pub enum Error {
@@ -37,6 +47,8 @@ pub enum Error {
     NoSps,
     #[error("H.264: the sequence parameter set cannot be read: {0}")]
     Sps(String),
+    #[error("H.264: {0} sequence and {1} picture parameter sets: one to {SPS_MAX} and one to {PPS_MAX} are needed")]
+    Sets(usize, usize),
 }
 
 /// Frames a second, as a fraction.
@@ -83,9 +95,8 @@ impl Parameters {
         if avcc.length_size_minus_one() != 3 {
             return Err(Error::LengthSize(avcc.length_size_minus_one() + 1));
         }
-        let sps = avcc.sequence_parameter_sets().next().ok_or(Error::NoSps)?.map_err(|e| Error::Record(format!("{e:?}")))?;
-        let sps =
-            SeqParameterSet::from_bits(RefNal::new(sps, &[], true).rbsp_bits()).map_err(|e| Error::Sps(format!("{e:?}")))?;
+        let (sps, _) = parameter_sets(&record);
+        let sps = read_sps(sps.first().ok_or(Error::NoSps)?)?;
         let (width, height) = sps.pixel_dimensions().map_err(|e| Error::Sps(format!("{e:?}")))?;
         Ok(Self {
             width,
@@ -93,8 +104,42 @@ impl Parameters {
             profile_level: [sps.profile_idc.into(), sps.constraint_flags.into(), sps.level_idc],
             frame_rate: frame_rate(&sps),
             reorder_frames: reorder_frames(&sps),
-            record: record.clone(),
+            record,
         })
+    }
+
+    /// Writes the record of these parameter sets, NAL units without start codes (ISO/IEC 14496-15 5.3.3.1.2).
+    pub fn from_sets(sps: &[Bytes], pps: &[Bytes]) -> Result<Self, Error> {
+        if !(1..=SPS_MAX).contains(&sps.len()) || !(1..=PPS_MAX).contains(&pps.len()) {
+            return Err(Error::Sets(sps.len(), pps.len()));
+        }
+        // Before anything is copied: the record is not going to be taken.
+        let bytes = sps.iter().chain(pps).map(Bytes::len).sum::<usize>();
+        if bytes > RECORD_BYTES_MAX {
+            return Err(Error::TooLong(bytes));
+        }
+        let first = read_sps(&sps[0])?;
+        let mut record = vec![1, first.profile_idc.into(), first.constraint_flags.into(), first.level_idc, 0xff];
+        record.push(0xe0 | sps.len() as u8);
+        sps.iter().for_each(|set| write_set(&mut record, set));
+        record.push(pps.len() as u8);
+        pps.iter().for_each(|set| write_set(&mut record, set));
+        if first.profile_idc.has_chroma_info() {
+            let chroma = &first.chroma_info;
+            let format = chroma.chroma_format.to_u32() as u8 & 3;
+            record.extend([0xfc | format, 0xf8 | chroma.bit_depth_luma_minus8, 0xf8 | chroma.bit_depth_chroma_minus8, 0]);
+        }
+        Self::parse(record.into())
+    }
+
+    /// The sequence parameter sets, as slices of the record.
+    pub fn sps(&self) -> Vec<Bytes> {
+        parameter_sets(&self.record).0
+    }
+
+    /// The picture parameter sets, as slices of the record.
+    pub fn pps(&self) -> Vec<Bytes> {
+        parameter_sets(&self.record).1
     }
 
     /// RFC 6381 3.3: `avc1.` and the three bytes in hexadecimal.
@@ -102,6 +147,41 @@ impl Parameters {
         let [profile, constraints, level] = self.profile_level;
         format!("avc1.{profile:02x}{constraints:02x}{level:02x}")
     }
+}
+
+/// The SPS and PPS NAL units of a record; it ends early where the record does, and leaves out what is something else.
+fn parameter_sets(record: &Bytes) -> (Vec<Bytes>, Vec<Bytes>) {
+    let mut rest = record.slice(record.len().min(RECORD_HEAD)..);
+    let sps = take_sets(&mut rest, 0x1f, NAL_SPS);
+    let pps = take_sets(&mut rest, 0xff, NAL_PPS);
+    (sps, pps)
+}
+
+/// One list of the record: a number in the bits of `mask`, and so many NAL units behind their lengths in 2 bytes.
+fn take_sets(rest: &mut Bytes, mask: u8, nal_type: u8) -> Vec<Bytes> {
+    let mut sets = Vec::new();
+    let Some(number) = rest.try_get_u8().ok().map(|byte| byte & mask) else { return sets };
+    for _ in 0..number {
+        let Some(length) = rest.try_get_u16().ok().map(usize::from).filter(|&length| length <= rest.len()) else { break };
+        let set = rest.split_to(length);
+        if set.first().is_some_and(|header| header & 0x1f == nal_type) {
+            sets.push(set);
+        }
+    }
+    sets
+}
+
+fn write_set(record: &mut Vec<u8>, set: &[u8]) {
+    let length = u16::try_from(set.len()).expect("all sets together are shorter than RECORD_BYTES_MAX");
+    record.extend(length.to_be_bytes());
+    record.extend(set);
+}
+
+fn read_sps(nal: &[u8]) -> Result<SeqParameterSet, Error> {
+    if nal.first().is_none_or(|header| header & 0x1f != NAL_SPS) {
+        return Err(Error::NoSps);
+    }
+    SeqParameterSet::from_bits(RefNal::new(nal, &[], true).rbsp_bits()).map_err(|e| Error::Sps(format!("{e:?}")))
 }
 
 fn reorder_frames(sps: &SeqParameterSet) -> Option<u8> {
@@ -190,6 +270,49 @@ pub(crate) mod tests {
             let _ = Parameters::parse(Bytes::copy_from_slice(&RECORD_360P30[..end]));
         }
         assert_eq!(Parameters::parse(Bytes::from(vec![1; RECORD_BYTES_MAX + 1])), Err(Error::TooLong(RECORD_BYTES_MAX + 1)));
+    }
+
+    #[test]
+    fn a_record_gives_its_sets_and_they_give_the_record() {
+        let p = Parameters::parse(Bytes::from_static(RECORD_360P30)).unwrap();
+        let (sps, pps) = (p.sps(), p.pps());
+        assert_eq!((sps.len(), pps.len()), (1, 1));
+        assert_eq!((&sps[0][..], &pps[0][..]), (&RECORD_360P30[8..34], &RECORD_360P30[37..43]));
+        assert!(RECORD_360P30.as_ptr_range().contains(&sps[0].as_ptr()), "a slice, not a copy");
+        assert_eq!(Parameters::from_sets(&sps, &pps), Ok(p));
+        // OpenH264: Constrained Baseline has no bytes behind the sets.
+        let baseline = Bytes::from_static(b"\x67\x42\xc0\x1e\x8c\x8d\x40\x50\x1e\xd0\x0f\x08\x84\x6a");
+        let two = [pps[0].clone(), Bytes::from_static(b"\x68\xce\x3c\x80")];
+        let p = Parameters::from_sets(&[baseline.clone()], &two).unwrap();
+        assert_eq!((p.width, p.height, p.codec_string()), (640, 480, "avc1.42c01e".into()));
+        assert_eq!((p.sps(), p.pps()), (vec![baseline.clone()], two.to_vec()));
+        assert_eq!(p.record.len(), 7 + 2 + baseline.len() + 2 + two[0].len() + 2 + two[1].len());
+    }
+
+    #[test]
+    fn sets_that_make_no_record_are_an_error() {
+        let p = Parameters::parse(Bytes::from_static(RECORD_360P30)).unwrap();
+        let (sps, pps) = (p.sps(), p.pps());
+        let check = |sps: &[Bytes], pps: &[Bytes], error| assert_eq!(Parameters::from_sets(sps, pps), Err(error));
+        check(&[], &pps, Error::Sets(0, 1));
+        check(&sps, &[], Error::Sets(1, 0));
+        check(&vec![sps[0].clone(); 32], &pps, Error::Sets(32, 1));
+        check(&pps, &pps, Error::NoSps);
+        check(&[Bytes::new()], &pps, Error::NoSps);
+        check(&sps, &[vec![0x68; RECORD_BYTES_MAX].into()], Error::TooLong(RECORD_BYTES_MAX + sps[0].len()));
+    }
+
+    #[test]
+    fn a_record_of_empty_or_strange_sets_is_refused_or_gives_none() {
+        let check = |record: &[u8]| assert_eq!(Parameters::parse(Bytes::copy_from_slice(record)), Err(Error::NoSps));
+        check(&[1, 0x42, 0xc0, 0x1e, 0xff, 0xe1, 0, 0, 0]);
+        check(&[1, 0x42, 0xc0, 0x1e, 0xff, 0xe0, 1, 0, 0]);
+        check(&[1, 0x42, 0xc0, 0x1e, 0xff, 0xe1, 0, 1, 0x68, 0]);
+        let mut record = RECORD_360P30[..36].to_vec();
+        // Two picture parameter sets, an empty one and one that is something else.
+        (record[34], record[35]) = (2, 0);
+        record.extend([0, 0, 1, 0x67, 0xfd, 0xf8, 0xf8, 0]);
+        assert_eq!(Parameters::parse(record.into()).unwrap().pps(), Vec::<Bytes>::new());
     }
 
     #[test]

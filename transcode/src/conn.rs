@@ -1,0 +1,170 @@
+//! One child process: orders go to its standard input, reports come from its standard output, and what it writes to
+//! standard error goes to the log.
+//!
+//! The child ends when its standard input does, so it never outlives the server, however that died.
+
+use std::{
+    path::Path,
+    process::{ExitStatus, Stdio},
+    time::{Duration, Instant},
+};
+
+use media_core::StreamName;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    process::{Child, ChildStderr, ChildStdin, ChildStdout, Command},
+    sync::mpsc,
+    time::timeout,
+};
+use tracing::{debug, info, warn};
+
+use crate::wire::{self, Message, Order, Reader, Report};
+
+/// Orders on their way: all Samples that the lanes' credit allows, and a rest for the others.
+const ORDERS_MAX: usize = 2048;
+/// Reports that wait for the stream's task. Behind that the pipe fills and the child waits.
+const REPORTS_MAX: usize = 256;
+/// How long a child may take to end by itself.
+const STOP_WAIT: Duration = Duration::from_secs(1);
+/// Lines of its standard error that are logged a second, and how long they may be: a broken stream can make a decoder
+/// complain of every picture.
+const LINES_PER_SECOND: u32 = 10;
+const LINE_BYTES_MAX: u64 = 512;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Ended {
+    #[error("it closed its output")]
+    Closed,
+    #[error("it cannot be read: {0}")]
+    Io(#[from] std::io::Error),
+    #[error(transparent)]
+    Protocol(#[from] wire::Error),
+}
+
+pub struct Worker {
+    name: StreamName,
+    child: Child,
+    orders: mpsc::Sender<Order>,
+    pub reports: mpsc::Receiver<Result<Report, Ended>>,
+}
+
+/// The child does not take what it is sent.
+#[derive(Debug, thiserror::Error)]
+#[error("it does not take its input")]
+pub struct Stuck;
+
+impl Worker {
+    pub fn spawn(program: &Path, name: &StreamName) -> std::io::Result<Self> {
+        let mut child = Command::new(program)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            // A Ctrl-C in the terminal is for codecast, which ends its children in order.
+            .process_group(0)
+            .kill_on_drop(true)
+            .spawn()?;
+        let pipes = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+        let (Some(stdin), Some(stdout), Some(stderr)) = pipes else { unreachable!("all three were asked to be pipes") };
+        let (orders, to_write) = mpsc::channel(ORDERS_MAX);
+        let (read, reports) = mpsc::channel(REPORTS_MAX);
+        tokio::spawn(write(stdin, to_write));
+        tokio::spawn(self::read(stdout, read));
+        tokio::spawn(log(stderr, name.clone()));
+        Ok(Self { name: name.clone(), child, orders, reports })
+    }
+
+    pub fn send(&self, order: Order) -> Result<(), Stuck> {
+        self.orders.try_send(order).map_err(|_| Stuck)
+    }
+
+    /// Lets it end; without its input it does so by itself.
+    pub fn close(self) {
+        let Self { name, mut child, orders, reports } = self;
+        drop((orders, reports));
+        tokio::spawn(async move {
+            match timeout(STOP_WAIT, child.wait()).await {
+                Ok(status) => debug!(stream = %name, "codecast-transcode has ended: {}", told(status)),
+                Err(_) => kill(child, &name).await,
+            }
+        });
+    }
+
+    /// Ends it now.
+    pub fn abort(self) {
+        let Self { name, child, .. } = self;
+        tokio::spawn(async move { kill(child, &name).await });
+    }
+}
+
+async fn kill(mut child: Child, name: &StreamName) {
+    // An error means that it is gone already.
+    let _ = child.start_kill();
+    debug!(stream = %name, "codecast-transcode was ended: {}", told(child.wait().await));
+}
+
+fn told(status: std::io::Result<ExitStatus>) -> String {
+    status.map_or_else(|error| error.to_string(), |status| status.to_string())
+}
+
+/// Ends, and so closes the child's input, when nobody can send orders any more or the child takes none.
+async fn write(mut stdin: ChildStdin, mut orders: mpsc::Receiver<Order>) {
+    while let Some(order) = orders.recv().await {
+        if stdin.write_all_buf(&mut order.encode().into_buf()).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn read(mut stdout: ChildStdout, reports: mpsc::Sender<Result<Report, Ended>>) {
+    let mut reader = Reader::<Report>::default();
+    let ended = loop {
+        match stdout.read_buf(reader.buffer()).await {
+            Ok(0) => break Ended::Closed,
+            Ok(_) => (),
+            Err(error) => break error.into(),
+        }
+        loop {
+            match reader.next() {
+                Ok(Some(report)) => {
+                    if reports.send(Ok(report)).await.is_err() {
+                        return;
+                    }
+                }
+                Ok(None) => break,
+                Err(error) => {
+                    let _ = reports.send(Err(error.into())).await;
+                    return;
+                }
+            }
+        }
+    };
+    let _ = reports.send(Err(ended)).await;
+}
+
+/// Goes on reading whatever comes: a child must never wait for its log.
+async fn log(stderr: ChildStderr, name: StreamName) {
+    let mut lines = BufReader::new(stderr);
+    let (mut second, mut logged, mut hidden) = (Instant::now(), 0, 0u64);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        match (&mut lines).take(LINE_BYTES_MAX).read_until(b'\n', &mut line).await {
+            Ok(0) | Err(_) => break,
+            Ok(_) => (),
+        }
+        if second.elapsed() >= Duration::from_secs(1) {
+            if hidden > 0 {
+                info!(stream = %name, "codecast-transcode wrote {hidden} more lines");
+            }
+            (second, logged, hidden) = (Instant::now(), 0, 0);
+        }
+        let text = String::from_utf8_lossy(&line);
+        let text = text.trim_end();
+        if logged >= LINES_PER_SECOND {
+            hidden += 1;
+        } else if !text.is_empty() {
+            logged += 1;
+            warn!(stream = %name, "codecast-transcode: {text}");
+        }
+    }
+}

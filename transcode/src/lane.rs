@@ -1,0 +1,345 @@
+//! One output of one stream as the server sees it: which of the source's Items go to the child, and what becomes of
+//! what comes back.
+//!
+//! Pure. `handle_item` and `handle_report` take what happened and `now`, and say what is to be sent and pushed. A lane
+//! lives as long as one child makes its output; what must outlive a child is in `History`.
+
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use media_core::{Item, Parameters, Sample, Timescale, Timestamp, Track, TrackId, stream::Made};
+
+use crate::wire::{Coded, Order, Report, Wish};
+
+/// Media that the child may hold unread. Past that it is too slow, and late media is worth less than live media.
+const UNREAD_MAX: Duration = Duration::from_secs(1);
+/// And in bytes: as much as a reader of the stream may lag behind.
+const UNREAD_BYTES_MAX: usize = media_core::fanout::LAG_BYTES_MAX;
+/// And in Samples, whatever their times say.
+const UNREAD_SAMPLES_MAX: usize = 512;
+/// A child that lags less than this has caught up with the stream it began behind.
+const CAUGHT_UP: Duration = Duration::from_millis(200);
+/// A child that is fed for so long and gives nothing hangs.
+const HANG: Duration = Duration::from_secs(5);
+/// The longest pause between two looks that counts as feeding: a publisher's silence is nobody's fault.
+const FEED_GAP_MAX: Duration = Duration::from_millis(500);
+/// Source times remembered to tell when an output's source arrived: more than an encoder holds back, and what is unread.
+const ARRIVALS_MAX: usize = UNREAD_SAMPLES_MAX + 256;
+
+/// Whether this output can be made from this track.
+pub fn feeds(made: Made, track: &Track) -> bool {
+    match made {
+        Made::Video => track.id == TrackId::VIDEO && matches!(track.parameters, Parameters::H264(_)),
+        Made::Opus => track.id == TrackId::AUDIO && matches!(track.parameters, Parameters::Aac(_)),
+        Made::Aac => track.id == TrackId::AUDIO && matches!(track.parameters, Parameters::Opus(_)),
+    }
+}
+
+/// What readers of an output have been given, over all children that made it.
+#[derive(Debug, Default)]
+pub struct History {
+    /// The epoch of the last `Join`, until its `Leave`.
+    joined: Option<u64>,
+    /// The newest Sample's epoch, its decode time, and the time at which it ends or, for a picture, is shown.
+    last: Option<(u64, Timestamp, Timestamp)>,
+    track: Option<Arc<Track>>,
+}
+
+impl History {
+    /// Where a new child has to go on.
+    pub fn after(&self, epoch: Option<u64>) -> Option<Timestamp> {
+        self.last.filter(|(last, ..)| Some(*last) == epoch).map(|(_, _, end)| end)
+    }
+
+    /// No child makes this output any more: readers hear of a publisher that went meanwhile.
+    pub fn settle(&mut self, epoch: Option<u64>) -> Option<Item> {
+        (self.joined.is_some() && self.joined != epoch).then(|| {
+            self.joined = None;
+            Item::Leave
+        })
+    }
+}
+
+pub struct Lane {
+    made: Made,
+    /// Of the Items that are being read; `None` while nobody publishes.
+    epoch: Option<u64>,
+    /// The track that the child was told last, in the run that is open.
+    track: Option<Arc<Track>>,
+    /// Non-keyframes are skipped: the lane begins, or something is missing before them.
+    needs_keyframe: bool,
+    /// The lane began with media from the past: nothing is skipped until it is read.
+    catching_up: bool,
+    unread: VecDeque<(usize, Timestamp)>,
+    unread_bytes: usize,
+    arrivals: VecDeque<(Timestamp, Instant)>,
+    /// Epochs of the runs that the child was given and has not ended, oldest first.
+    runs: VecDeque<u64>,
+    /// The child's track of the output.
+    made_track: Option<Arc<Track>>,
+    /// For how long the child was fed since its last output.
+    unanswered: Duration,
+    looked: Instant,
+    /// The server wants no more of it; the child has to say `Ended`.
+    closing: bool,
+}
+
+/// A Sample that came back.
+pub struct MadeSample {
+    pub items: Vec<Item>,
+    /// From the arrival of its source; `None` where that lay in the past from the beginning.
+    pub latency: Option<Duration>,
+}
+
+/// What a report asks for.
+pub enum Verdict {
+    Nothing,
+    Push(MadeSample),
+    /// A Sample that readers have already.
+    Repeated,
+    /// The lane was closed and may go.
+    Closed,
+}
+
+/// The child breaks the rules: it is not worth listening to any longer.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("codecast-transcode sent {0}")]
+pub struct Broken(pub &'static str);
+
+impl Lane {
+    /// Begins with the Items that follow, which are of this epoch until a `Join` says otherwise.
+    pub fn new(made: Made, epoch: Option<u64>, now: Instant) -> Self {
+        Self {
+            made,
+            epoch,
+            track: None,
+            needs_keyframe: true,
+            catching_up: true,
+            unread: VecDeque::new(),
+            unread_bytes: 0,
+            arrivals: VecDeque::new(),
+            runs: VecDeque::new(),
+            made_track: None,
+            unanswered: Duration::ZERO,
+            looked: now,
+            closing: false,
+        }
+    }
+
+    /// The first order of a lane.
+    pub fn open(&self, wish: Wish, history: &History) -> Order {
+        Order::Open(self.made, Wish { after: history.after(self.epoch), ..wish })
+    }
+
+    /// Whether reading the stream has to wait: only while catching up, for then everything is to be made.
+    pub fn is_full(&self) -> bool {
+        self.catching_up && self.lacks_credit()
+    }
+
+    pub fn is_closing(&self) -> bool {
+        self.closing
+    }
+
+    /// Takes one Item of the source; appends what to send. True when a Sample was dropped.
+    pub fn handle_item(&mut self, item: &Item, now: Instant, orders: &mut Vec<Order>) -> bool {
+        match item {
+            Item::Join { epoch, .. } => {
+                self.end_run(orders);
+                self.epoch = Some(*epoch);
+            }
+            Item::Leave => {
+                self.end_run(orders);
+                self.epoch = None;
+            }
+            Item::Announce(_) => (),
+            Item::Sample(sample) => return self.handle_sample(sample, now, orders),
+        }
+        false
+    }
+
+    /// The reader of the stream has missed Items.
+    pub fn handle_lag(&mut self) {
+        self.needs_keyframe = true;
+        self.catching_up = false;
+    }
+
+    /// The output is not wanted any more. True when there is nothing to wait for.
+    pub fn close(&mut self, orders: &mut Vec<Order>) -> bool {
+        self.end_run(orders);
+        self.closing = true;
+        self.runs.is_empty()
+    }
+
+    /// Looks at the clock. True when the child hangs.
+    pub fn handle_tick(&mut self, now: Instant) -> bool {
+        self.look(now, !self.unread.is_empty());
+        self.unanswered > HANG
+    }
+
+    pub fn handle_report(&mut self, report: Report, now: Instant, history: &mut History) -> Result<Verdict, Broken> {
+        match report {
+            Report::Consumed(_, samples) => self.handle_consumed(samples).map(|()| Verdict::Nothing),
+            Report::Track(_, track) => {
+                // A child that replaces another makes the same track, and readers need not hear of it.
+                let track = history.track.take().filter(|known| *known == track).unwrap_or(track);
+                history.track = Some(Arc::clone(&track));
+                self.made_track = Some(track);
+                Ok(Verdict::Nothing)
+            }
+            Report::Sample(_, coded) => self.handle_made(coded, now, history),
+            Report::Ended(_) => self.handle_ended(history),
+            Report::Hello { .. } | Report::Note(_) => Err(Broken("what concerns no output")),
+        }
+    }
+
+    fn handle_sample(&mut self, sample: &Arc<Sample>, now: Instant, orders: &mut Vec<Order>) -> bool {
+        let Some(epoch) = self.epoch.filter(|_| feeds(self.made, &sample.track) && !self.closing) else { return false };
+        self.catching_up &= now.saturating_duration_since(sample.received) > CAUGHT_UP;
+        self.look(now, !self.runs.is_empty());
+        if self.needs_keyframe && !sample.keyframe {
+            return !self.runs.is_empty();
+        }
+        if !self.catching_up && self.lacks_credit() {
+            self.needs_keyframe = true;
+            return true;
+        }
+        self.needs_keyframe = false;
+        if !self.track.as_ref().is_some_and(|told| Arc::ptr_eq(told, &sample.track) || **told == *sample.track) {
+            if self.track.is_none() {
+                self.runs.push_back(epoch);
+            }
+            orders.push(Order::Track(self.made, Arc::clone(&sample.track)));
+        }
+        self.track = Some(Arc::clone(&sample.track));
+        self.unread.push_back((sample.payload.len(), sample.dts));
+        self.unread_bytes += sample.payload.len();
+        self.remember_arrival(sample);
+        orders.push(Order::Sample(self.made, coded(sample)));
+        false
+    }
+
+    fn end_run(&mut self, orders: &mut Vec<Order>) {
+        if self.track.take().is_some() {
+            orders.push(Order::End(self.made));
+        }
+        self.needs_keyframe = true;
+    }
+
+    fn lacks_credit(&self) -> bool {
+        let span = match (self.unread.front(), self.unread.back()) {
+            (Some((_, first)), Some((_, last))) => (*last - *first).to_duration(),
+            _ => Duration::ZERO,
+        };
+        span > UNREAD_MAX || self.unread_bytes > UNREAD_BYTES_MAX || self.unread.len() >= UNREAD_SAMPLES_MAX
+    }
+
+    fn look(&mut self, now: Instant, fed: bool) {
+        let gap = now.saturating_duration_since(self.looked).min(FEED_GAP_MAX);
+        self.looked = now;
+        if fed {
+            self.unanswered += gap;
+        }
+    }
+
+    fn remember_arrival(&mut self, sample: &Sample) {
+        if self.arrivals.len() == ARRIVALS_MAX {
+            self.arrivals.pop_front();
+        }
+        self.arrivals.push_back((sample.pts, sample.received));
+    }
+
+    fn handle_consumed(&mut self, samples: u32) -> Result<(), Broken> {
+        for _ in 0..samples {
+            let (bytes, _) = self.unread.pop_front().ok_or(Broken("a receipt for more than it was given"))?;
+            self.unread_bytes -= bytes;
+        }
+        Ok(())
+    }
+
+    fn handle_made(&mut self, coded: Coded, now: Instant, history: &mut History) -> Result<Verdict, Broken> {
+        let epoch = *self.runs.front().ok_or(Broken("a Sample though it was fed nothing"))?;
+        let track = self.made_track.clone().ok_or(Broken("a Sample before its track"))?;
+        if coded.pts.scale != track.timescale {
+            return Err(Broken("a Sample in another timescale than its track's"));
+        }
+        self.unanswered = Duration::ZERO;
+        let video = self.made == Made::Video;
+        if history.last.is_some_and(|(last, dts, _)| last == epoch && coded.dts <= dts) {
+            return Ok(Verdict::Repeated);
+        }
+        let received = self.arrival_of(&coded).unwrap_or(now);
+        let mut items = Vec::new();
+        if history.joined != Some(epoch) {
+            history.joined = Some(epoch);
+            items.push(Item::Join { epoch, received });
+        }
+        let length = if video { 0 } else { i64::from(coded.duration) };
+        let end = Timestamp::new(coded.pts.ticks.saturating_add(length), coded.pts.scale);
+        history.last = Some((epoch, coded.dts, end));
+        let latency = (!self.catching_up).then(|| now.saturating_duration_since(received));
+        items.push(Item::Sample(Arc::new(Sample {
+            track,
+            pts: coded.pts,
+            dts: coded.dts,
+            duration: (coded.duration > 0).then_some(coded.duration),
+            keyframe: coded.keyframe,
+            payload: coded.payload,
+            received,
+        })));
+        Ok(Verdict::Push(MadeSample { items, latency }))
+    }
+
+    /// When the source of this output had arrived: of a picture, the one of the same time (to the coarser tick); of
+    /// sound, the last one that begins before the output ends.
+    fn arrival_of(&mut self, coded: &Coded) -> Option<Instant> {
+        let end = Timestamp::new(coded.pts.ticks.saturating_add(i64::from(coded.duration)), coded.pts.scale);
+        let found = match self.made {
+            Made::Video => {
+                self.arrivals.iter().position(|(pts, _)| pts.to(coded.pts.scale) == coded.pts || coded.pts.to(pts.scale) == *pts)
+            }
+            Made::Opus | Made::Aac => self.arrivals.iter().rposition(|(pts, _)| *pts < end),
+        }?;
+        let (_, received) = self.arrivals[found];
+        // B-frames arrive behind what they are shown before: keep what the encoder may still hold back.
+        self.arrivals.drain(..found.saturating_sub(64));
+        Some(received)
+    }
+
+    fn handle_ended(&mut self, history: &mut History) -> Result<Verdict, Broken> {
+        self.runs.pop_front().ok_or(Broken("the end of a run that it was not given"))?;
+        self.unanswered = Duration::ZERO;
+        if self.closing {
+            return Ok(if self.runs.is_empty() { Verdict::Closed } else { Verdict::Nothing });
+        }
+        Ok(match history.settle(self.runs.front().copied()) {
+            Some(item) => Verdict::Push(MadeSample { items: vec![item], latency: None }),
+            None => Verdict::Nothing,
+        })
+    }
+}
+
+fn coded(sample: &Sample) -> Coded {
+    Coded {
+        pts: sample.pts,
+        dts: sample.dts.to(sample.pts.scale),
+        duration: sample.duration.unwrap_or(0),
+        keyframe: sample.keyframe,
+        payload: sample.payload.clone(),
+    }
+}
+
+/// The timescale in which outputs are made; `rate` is the sound's samples a second.
+pub fn timescale(made: Made, rate: u32) -> Option<Timescale> {
+    match made {
+        // RTP's clock for video (RFC 6184 5.1), of which RTMP's milliseconds are whole multiples.
+        Made::Video => Timescale::new(90_000),
+        Made::Opus => Timescale::new(media_core::codec::opus::SAMPLE_RATE),
+        Made::Aac => Timescale::new(rate),
+    }
+}
+
+#[cfg(test)]
+mod tests;

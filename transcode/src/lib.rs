@@ -1,0 +1,18 @@
+//! Makes of a stream what some viewers need and its publisher does not send: pictures without B-frames for WebRTC, Opus
+//! of AAC, AAC of Opus.
+//!
+//! This library starts one `codecast-transcode` per stream while something is in demand (`stream::Demand`), feeds it from
+//! the stream's window and pushes what comes back into the stream's made windows. It survives that process whatever
+//! happens to it, and links no GStreamer. `wire` is the protocol between the two, `lane` one output's rules, `sound` and
+//! `rate` the arithmetic that the child uses; `pipeline` and `conn` are the shells.
+
+pub mod lane;
+pub mod rate;
+pub mod sound;
+pub mod wire;
+
+mod conn;
+mod metrics;
+mod pipeline;
+
+pub use pipeline::{Config, Transcoder};

@@ -1,0 +1,56 @@
+//! What the supervisor counts. The only label is what is made.
+
+use media_core::stream::Made;
+use prometheus::{HistogramOpts, HistogramVec, IntCounter, IntGauge, IntGaugeVec, Opts, Registry};
+
+/// From the arrival of a source Sample to what was made of it being offered, in seconds. B-frames alone cost 0.1.
+const LATENCY_BUCKETS: [f64; 11] = [0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0];
+
+#[derive(Clone)]
+pub struct Metrics {
+    pub workers: IntGauge,
+    pub restarts: IntCounter,
+    pub dropped_samples: IntCounter,
+    outputs: IntGaugeVec,
+    latency: HistogramVec,
+}
+
+impl Metrics {
+    /// Errors only when a name is registered twice, which is ours to avoid.
+    pub fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let metrics = Self {
+            workers: IntGauge::new("codecast_transcode_workers", "Transcoding processes that run now.")?,
+            restarts: IntCounter::new(
+                "codecast_transcode_restarts_total",
+                "Transcoding processes that died, hung or broke the protocol and had to be replaced.",
+            )?,
+            dropped_samples: IntCounter::new(
+                "codecast_transcode_dropped_samples_total",
+                "Samples of a source that were not transcoded because the transcoding process was too slow.",
+            )?,
+            outputs: IntGaugeVec::new(Opts::new("codecast_transcode_outputs", "Outputs that are made now, by what."), &["made"])?,
+            latency: HistogramVec::new(
+                HistogramOpts::new(
+                    "codecast_transcode_latency_seconds",
+                    "From the arrival of a source Sample to what was made of it being offered.",
+                )
+                .buckets(LATENCY_BUCKETS.into()),
+                &["made"],
+            )?,
+        };
+        registry.register(Box::new(metrics.workers.clone()))?;
+        registry.register(Box::new(metrics.restarts.clone()))?;
+        registry.register(Box::new(metrics.dropped_samples.clone()))?;
+        registry.register(Box::new(metrics.outputs.clone()))?;
+        registry.register(Box::new(metrics.latency.clone()))?;
+        Ok(metrics)
+    }
+
+    pub fn outputs(&self, made: Made) -> IntGauge {
+        self.outputs.with_label_values(&[made.as_str()])
+    }
+
+    pub fn latency(&self, made: Made) -> prometheus::Histogram {
+        self.latency.with_label_values(&[made.as_str()])
+    }
+}

@@ -1,0 +1,461 @@
+//! What `codecast` and `codecast-transcode` say to each other over the child's standard input and output.
+//!
+//! A frame is its length (4 bytes, big-endian, of all that follows), the version, a tag, and the message's fields in
+//! order. `encode` keeps a payload apart, so that media is not copied; a `Reader` takes bytes as they come and gives
+//! whole messages. Either side may be broken: nothing here panics, and no frame is longer than `FRAME_BYTES_MAX`.
+
+use std::{marker::PhantomData, sync::Arc};
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use media_core::{
+    Parameters, Timescale, Timestamp, Track, TrackId,
+    codec::{aac, h264, opus},
+    stream::Made,
+};
+
+/// Both programs are installed together; a pair that differs must say so and not guess.
+pub const VERSION: u8 = 1;
+/// The largest picture of 8K intra-only video fits; a length above it is a broken peer.
+pub const FRAME_BYTES_MAX: usize = 8 << 20;
+/// Longest text in a message: a sentence.
+const TEXT_BYTES_MAX: usize = 1 << 10;
+
+/// The version, the tag and the output.
+const FRAME_BYTES_MIN: usize = 3;
+
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum Error {
+    #[error("codecast-transcode speaks version {0} of the protocol, this is {VERSION}: install the two programs of one release")]
+    Version(u8),
+    #[error("a frame of {0} bytes, at most {FRAME_BYTES_MAX} are taken")]
+    TooLong(usize),
+    #[error("a frame is cut short")]
+    Short,
+    #[error("a frame with the unknown tag {0}")]
+    Tag(u8),
+    #[error("a frame whose {0} cannot be read")]
+    Field(&'static str),
+}
+
+/// One coded unit on its way to or from the encoder.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Coded {
+    pub pts: Timestamp,
+    pub dts: Timestamp,
+    /// Ticks; 0 where only the next one tells.
+    pub duration: u32,
+    pub keyframe: bool,
+    pub payload: Bytes,
+}
+
+/// How an output is to be made.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Wish {
+    /// Bits a second; 0 leaves it to what the source is measured to have.
+    pub bitrate: u32,
+    /// What the publisher says of its own bits a second; 0 where it says nothing.
+    pub announced_bitrate: u32,
+    /// Frames a second for the encoder's rate control where the parameters do not tell; 0 is unknown.
+    pub frame_rate: f64,
+    /// Everything up to this time is already made: output begins behind it.
+    pub after: Option<Timestamp>,
+}
+
+/// From the server to its child. Each output has a lane of its own, so one never waits for another.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Order {
+    Open(Made, Wish),
+    /// What the Samples that follow were coded under.
+    Track(Made, Arc<Track>),
+    Sample(Made, Coded),
+    /// The run is over: give out what is held back, forget the rest, then answer `Ended`.
+    End(Made),
+    /// The next picture shall be a keyframe.
+    Keyframe(Made),
+}
+
+/// From the child.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Report {
+    /// First of all. What cannot be made here, and the element that it lacks.
+    Hello { missing: Vec<(Made, String)> },
+    Track(Made, Arc<Track>),
+    Sample(Made, Coded),
+    /// So many Samples of the lane have left its queue.
+    Consumed(Made, u32),
+    /// Nothing more comes of the run that was ended.
+    Ended(Made),
+    /// For the log.
+    Note(String),
+}
+
+/// A frame as two buffers to be written one after the other.
+#[derive(Clone, Debug)]
+pub struct Frame {
+    pub head: Bytes,
+    pub payload: Bytes,
+}
+
+impl Frame {
+    pub fn into_buf(self) -> bytes::buf::Chain<Bytes, Bytes> {
+        self.head.chain(self.payload)
+    }
+}
+
+pub trait Message: Sized {
+    /// Its tag and fields, without a payload, and the payload.
+    fn write(&self, fields: &mut BytesMut) -> Bytes;
+    fn read(tag: u8, fields: Bytes) -> Result<Self, Error>;
+
+    fn encode(&self) -> Frame {
+        let mut head = BytesMut::with_capacity(64);
+        head.put_u32(0);
+        head.put_u8(VERSION);
+        let payload = self.write(&mut head);
+        let length = u32::try_from(head.len() - 4 + payload.len()).unwrap_or(u32::MAX);
+        head[..4].copy_from_slice(&length.to_be_bytes());
+        Frame { head: head.freeze(), payload }
+    }
+}
+
+/// Whole messages out of bytes as they come.
+#[derive(Debug)]
+pub struct Reader<M> {
+    unread: BytesMut,
+    message: PhantomData<M>,
+}
+
+impl<M> Default for Reader<M> {
+    fn default() -> Self {
+        Self { unread: BytesMut::new(), message: PhantomData }
+    }
+}
+
+impl<M: Message> Reader<M> {
+    /// Where to read into. It holds at most one frame and what came with it.
+    pub fn buffer(&mut self) -> &mut BytesMut {
+        self.unread.reserve(16 << 10);
+        &mut self.unread
+    }
+
+    /// The next message, once all of it is there. After an error the peer is not to be read any further.
+    pub fn next(&mut self) -> Result<Option<M>, Error> {
+        let Some(length) = self.unread.first_chunk::<4>() else { return Ok(None) };
+        let length = u32::from_be_bytes(*length) as usize;
+        if length > FRAME_BYTES_MAX {
+            return Err(Error::TooLong(length));
+        }
+        if length < FRAME_BYTES_MIN - 1 {
+            return Err(Error::Short);
+        }
+        if self.unread.len() < 4 + length {
+            self.unread.reserve(4 + length - self.unread.len());
+            return Ok(None);
+        }
+        let mut frame = self.unread.split_to(4 + length).freeze();
+        frame.advance(4);
+        let version = frame.get_u8();
+        if version != VERSION {
+            return Err(Error::Version(version));
+        }
+        let tag = frame.get_u8();
+        M::read(tag, frame).map(Some)
+    }
+}
+
+impl Message for Order {
+    fn write(&self, fields: &mut BytesMut) -> Bytes {
+        match self {
+            Self::Open(made, wish) => {
+                put(fields, 1, *made);
+                fields.put_u32(wish.bitrate);
+                fields.put_u32(wish.announced_bitrate);
+                fields.put_f64(wish.frame_rate);
+                put_timestamp(fields, wish.after.unwrap_or(Timestamp::ZERO));
+                fields.put_u8(wish.after.is_some().into());
+                Bytes::new()
+            }
+            Self::Track(made, track) => put_track(fields, *made, track),
+            Self::Sample(made, coded) => put_coded(fields, *made, coded),
+            Self::End(made) => put(fields, 4, *made),
+            Self::Keyframe(made) => put(fields, 5, *made),
+        }
+    }
+
+    fn read(tag: u8, mut fields: Bytes) -> Result<Self, Error> {
+        let made = take_made(&mut fields)?;
+        Ok(match tag {
+            1 => Self::Open(made, take_wish(&mut fields)?),
+            TRACK => Self::Track(made, take_track(fields)?.into()),
+            SAMPLE => Self::Sample(made, take_coded(fields)?),
+            4 => Self::End(made),
+            5 => Self::Keyframe(made),
+            _ => return Err(Error::Tag(tag)),
+        })
+    }
+}
+
+impl Message for Report {
+    fn write(&self, fields: &mut BytesMut) -> Bytes {
+        match self {
+            Self::Hello { missing } => {
+                fields.put_u8(16);
+                fields.put_u8(u8::try_from(missing.len()).unwrap_or(u8::MAX));
+                for (made, element) in missing.iter().take(usize::from(u8::MAX)) {
+                    fields.put_u8(*made as u8);
+                    put_text(fields, element);
+                }
+                Bytes::new()
+            }
+            Self::Track(made, track) => put_track(fields, *made, track),
+            Self::Sample(made, coded) => put_coded(fields, *made, coded),
+            Self::Consumed(made, samples) => {
+                put(fields, 17, *made);
+                fields.put_u32(*samples);
+                Bytes::new()
+            }
+            Self::Ended(made) => put(fields, 18, *made),
+            Self::Note(text) => {
+                fields.put_u8(19);
+                put_text(fields, text);
+                Bytes::new()
+            }
+        }
+    }
+
+    fn read(tag: u8, mut fields: Bytes) -> Result<Self, Error> {
+        Ok(match tag {
+            16 => {
+                let count = fields.try_get_u8().map_err(|_| Error::Short)?;
+                let missing = (0..count).map(|_| Ok((take_made(&mut fields)?, take_text(&mut fields)?)));
+                Self::Hello { missing: missing.collect::<Result<_, _>>()? }
+            }
+            TRACK => Self::Track(take_made(&mut fields)?, take_track(fields)?.into()),
+            SAMPLE => Self::Sample(take_made(&mut fields)?, take_coded(fields)?),
+            17 => Self::Consumed(take_made(&mut fields)?, fields.try_get_u32().map_err(|_| Error::Short)?),
+            18 => Self::Ended(take_made(&mut fields)?),
+            19 => Self::Note(take_text(&mut fields)?),
+            _ => return Err(Error::Tag(tag)),
+        })
+    }
+}
+
+const TRACK: u8 = 2;
+const SAMPLE: u8 = 3;
+
+fn put(fields: &mut BytesMut, tag: u8, made: Made) -> Bytes {
+    fields.put_u8(tag);
+    fields.put_u8(made as u8);
+    Bytes::new()
+}
+
+fn put_timestamp(fields: &mut BytesMut, timestamp: Timestamp) {
+    fields.put_i64(timestamp.ticks);
+    fields.put_u32(timestamp.scale.ticks_per_second());
+}
+
+fn put_text(fields: &mut BytesMut, text: &str) {
+    let text = &text.as_bytes()[..text.floor_char_boundary(TEXT_BYTES_MAX)];
+    fields.put_u16(text.len() as u16);
+    fields.put_slice(text);
+}
+
+fn put_track(fields: &mut BytesMut, made: Made, track: &Track) -> Bytes {
+    put(fields, TRACK, made);
+    fields.put_u32(track.timescale.ticks_per_second());
+    let (codec, parameters) = match &track.parameters {
+        Parameters::H264(p) => (0, p.record.clone()),
+        Parameters::Aac(p) => (1, p.config.clone()),
+        Parameters::Opus(p) => (2, Bytes::copy_from_slice(&[p.channels])),
+    };
+    fields.put_u8(codec);
+    parameters
+}
+
+fn put_coded(fields: &mut BytesMut, made: Made, coded: &Coded) -> Bytes {
+    put(fields, SAMPLE, made);
+    put_timestamp(fields, coded.pts);
+    fields.put_i64(coded.dts.ticks_in(coded.pts.scale));
+    fields.put_u32(coded.duration);
+    fields.put_u8(coded.keyframe.into());
+    coded.payload.clone()
+}
+
+fn take_made(fields: &mut Bytes) -> Result<Made, Error> {
+    let number = fields.try_get_u8().map_err(|_| Error::Short)?;
+    Made::ALL.get(usize::from(number)).copied().ok_or(Error::Field("output"))
+}
+
+fn take_timestamp(fields: &mut Bytes) -> Result<Timestamp, Error> {
+    let ticks = fields.try_get_i64().map_err(|_| Error::Short)?;
+    Ok(Timestamp::new(ticks, take_timescale(fields)?))
+}
+
+fn take_timescale(fields: &mut Bytes) -> Result<Timescale, Error> {
+    let ticks = fields.try_get_u32().map_err(|_| Error::Short)?;
+    Timescale::new(ticks).ok_or(Error::Field("timescale"))
+}
+
+fn take_text(fields: &mut Bytes) -> Result<String, Error> {
+    let length = usize::from(fields.try_get_u16().map_err(|_| Error::Short)?);
+    if length > TEXT_BYTES_MAX || length > fields.len() {
+        return Err(Error::Field("text"));
+    }
+    Ok(String::from_utf8_lossy(&fields.split_to(length)).into_owned())
+}
+
+fn take_wish(fields: &mut Bytes) -> Result<Wish, Error> {
+    let bitrate = fields.try_get_u32().map_err(|_| Error::Short)?;
+    let announced_bitrate = fields.try_get_u32().map_err(|_| Error::Short)?;
+    let frame_rate = fields.try_get_f64().map_err(|_| Error::Short)?;
+    let after = take_timestamp(fields)?;
+    let has_after = fields.try_get_u8().map_err(|_| Error::Short)? != 0;
+    Ok(Wish { bitrate, announced_bitrate, frame_rate, after: has_after.then_some(after) })
+}
+
+fn take_track(mut fields: Bytes) -> Result<Track, Error> {
+    let timescale = take_timescale(&mut fields)?;
+    let codec = fields.try_get_u8().map_err(|_| Error::Short)?;
+    let (id, parameters) = match codec {
+        0 => (TrackId::VIDEO, h264::Parameters::parse(fields).ok().map(Parameters::H264)),
+        1 => (TrackId::AUDIO, aac::Parameters::parse(fields).ok().map(Parameters::Aac)),
+        2 => (TrackId::AUDIO, opus_parameters(&fields)),
+        _ => return Err(Error::Field("codec")),
+    };
+    Ok(Track { id, timescale, parameters: parameters.ok_or(Error::Field("parameters"))? })
+}
+
+fn opus_parameters(fields: &[u8]) -> Option<Parameters> {
+    let channels = *fields.first()?;
+    (1..=2).contains(&channels).then_some(Parameters::Opus(opus::Parameters { channels }))
+}
+
+fn take_coded(mut fields: Bytes) -> Result<Coded, Error> {
+    let pts = take_timestamp(&mut fields)?;
+    let dts = Timestamp::new(fields.try_get_i64().map_err(|_| Error::Short)?, pts.scale);
+    let duration = fields.try_get_u32().map_err(|_| Error::Short)?;
+    let keyframe = fields.try_get_u8().map_err(|_| Error::Short)? != 0;
+    Ok(Coded { pts, dts, duration, keyframe, payload: fields })
+}
+
+/// For the fuzz target: bytes of either side, at once and cut in two, must say the same; what is read is written back
+/// the same.
+pub fn fuzz(data: &[u8]) {
+    fuzz_as::<Order>(data);
+    fuzz_as::<Report>(data);
+}
+
+fn fuzz_as<M: Message + std::fmt::Debug>(data: &[u8]) {
+    let (whole, error) = read_all::<M>(&[data]);
+    let (first, second) = data.split_at(data.first().map_or(0, |&at| usize::from(at).min(data.len())));
+    let (halves, halves_error) = read_all::<M>(&[first, second]);
+    assert_eq!(format!("{whole:?}{error:?}"), format!("{halves:?}{halves_error:?}"));
+    for message in whole {
+        let frame = message.encode();
+        let (again, error) = read_all::<M>(&[&frame.head, &frame.payload]);
+        assert_eq!((format!("{again:?}"), error), (format!("[{message:?}]"), None));
+    }
+}
+
+fn read_all<M: Message>(pieces: &[&[u8]]) -> (Vec<M>, Option<Error>) {
+    let (mut reader, mut messages) = (Reader::<M>::default(), Vec::new());
+    for piece in pieces {
+        reader.buffer().extend_from_slice(piece);
+        loop {
+            match reader.next() {
+                Ok(Some(message)) => messages.push(message),
+                Ok(None) => break,
+                Err(error) => return (messages, Some(error)),
+            }
+        }
+    }
+    (messages, None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn coded(bytes: &'static [u8]) -> Coded {
+        let pts = Timestamp::new(-7, Timescale::new(90_000).unwrap());
+        Coded { pts, dts: pts, duration: 960, keyframe: true, payload: Bytes::from_static(bytes) }
+    }
+
+    fn opus_track() -> Track {
+        let parameters = Parameters::Opus(opus::Parameters { channels: 2 });
+        Track { id: TrackId::AUDIO, timescale: Timescale::new(48_000).unwrap(), parameters }
+    }
+
+    fn orders() -> Vec<Order> {
+        let aac = aac::Parameters::parse(Bytes::from_static(&[0x11, 0x90])).unwrap();
+        let wish = Wish { bitrate: 1, announced_bitrate: 2, frame_rate: 29.97, after: Some(Timestamp::from_millis(-4)) };
+        vec![
+            Order::Open(Made::Video, wish),
+            Order::Open(Made::Opus, Wish::default()),
+            Order::Track(Made::Opus, Track { parameters: Parameters::Aac(aac), ..opus_track() }.into()),
+            Order::Sample(Made::Aac, coded(b"abc")),
+            Order::Sample(Made::Video, coded(b"")),
+            Order::End(Made::Opus),
+            Order::Keyframe(Made::Video),
+        ]
+    }
+
+    fn reports() -> Vec<Report> {
+        vec![
+            Report::Hello { missing: vec![(Made::Video, "x264enc".into()), (Made::Aac, "avenc_aac".into())] },
+            Report::Track(Made::Opus, opus_track().into()),
+            Report::Sample(Made::Opus, coded(b"opus")),
+            Report::Consumed(Made::Video, 3),
+            Report::Ended(Made::Video),
+            Report::Note("ein Wort für das Protokoll".into()),
+        ]
+    }
+
+    fn bytes_of<M: Message>(messages: &[M]) -> Vec<u8> {
+        messages.iter().flat_map(|m| { let f = m.encode(); [f.head, f.payload].concat() }).collect()
+    }
+
+    #[test]
+    fn messages_survive_any_cut() {
+        fn check<M: Message + PartialEq + std::fmt::Debug>(messages: Vec<M>) {
+            let bytes = bytes_of(&messages);
+            for at in 0..=bytes.len() {
+                assert_eq!(read_all::<M>(&[&bytes[..at], &bytes[at..]]), (messages.iter().map(clone).collect(), None), "cut at {at}");
+            }
+            let single: Vec<&[u8]> = bytes.chunks(1).collect();
+            assert_eq!(read_all::<M>(&single), (messages, None));
+        }
+        fn clone<M: Message>(message: &M) -> M {
+            let frame = message.encode();
+            read_all::<M>(&[&frame.head, &frame.payload]).0.remove(0)
+        }
+        check(orders());
+        check(reports());
+    }
+
+    #[test]
+    fn broken_peers_are_refused() {
+        let check = |bytes: &[u8], error| assert_eq!(read_all::<Order>(&[bytes]).1, Some(error), "{bytes:?}");
+        check(&[0xff, 0, 0, 0], Error::TooLong(0xff00_0000));
+        check(&[0, 0, 0, 1, 1], Error::Short);
+        check(&[0, 0, 0, 3, 9, 4, 0], Error::Version(9));
+        check(&[0, 0, 0, 3, 1, 4, 3], Error::Field("output"));
+        check(&[0, 0, 0, 3, 1, 99, 0], Error::Tag(99));
+        check(&[0, 0, 0, 3, 1, 3, 0], Error::Short);
+        check(&[0, 0, 0, 8, 1, 2, 0, 0, 0, 0, 0, 2], Error::Field("timescale"));
+        check(&[0, 0, 0, 9, 1, 2, 0, 0, 0, 0, 9, 2, 7], Error::Field("parameters"));
+    }
+
+    #[test]
+    fn damaged_bytes_never_panic() {
+        for bytes in [bytes_of(&orders()), bytes_of(&reports())] {
+            for at in 0..bytes.len() {
+                for value in [0, 1, 0x7f, 0xff] {
+                    let mut damaged = bytes.clone();
+                    damaged[at] = value;
+                    fuzz(&damaged);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,348 @@
+//! The supervisor against a child that misbehaves. The child is this very test program, started by a script as
+//! `worker_of_the_others`, which speaks the protocol on descriptor 3, for standard output is the test runner's.
+
+use std::{
+    fs,
+    io::{Read, Write},
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::{Command, exit},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Waker},
+    time::{Duration, Instant, SystemTime},
+};
+
+use bytes::Bytes;
+use media_core::{
+    Cursor, Item, Parameters, Publication, Registry, Sample, Stream, StreamKey, StreamName, Timescale, Timestamp, Track, TrackId,
+    codec::{aac, opus},
+    registry::Acquire,
+    stream::{Made, Making},
+};
+use tokio::time::sleep;
+use transcode::{
+    Config, Transcoder,
+    wire::{Coded, Message, Order, Reader, Report},
+};
+
+// ---- the child ------------------------------------------------------------------------------------------------------
+
+const BEHAVIOUR: &str = "CODECAST_TEST_WORKER";
+
+#[test]
+fn worker_of_the_others() {
+    let Ok(behaviour) = std::env::var(BEHAVIOUR) else { return };
+    let mut out = fs::File::options().write(true).open("/dev/fd/3").unwrap();
+    let mut say = |report: Report| {
+        let frame = report.encode();
+        if out.write_all(&[frame.head, frame.payload].concat()).is_err() {
+            exit(0);
+        }
+    };
+    match behaviour.as_str() {
+        "mute" => loop {
+            std::thread::park();
+        },
+        "lacks" => say(Report::Hello { missing: vec![(Made::Opus, "opusenc".into())] }),
+        _ => say(Report::Hello { missing: Vec::new() }),
+    }
+    let (mut reader, mut bytes, mut samples) = (Reader::<Order>::default(), vec![0; 4096], 0);
+    loop {
+        if behaviour == "stuck" {
+            std::thread::park();
+        }
+        let length = std::io::stdin().read(&mut bytes).unwrap();
+        if length == 0 {
+            exit(0);
+        }
+        reader.buffer().extend_from_slice(&bytes[..length]);
+        while let Some(order) = reader.next().unwrap() {
+            match order {
+                Order::Track(made, _) => say(Report::Track(made, Arc::new(opus_track()))),
+                Order::Sample(made, coded) => {
+                    samples += 1;
+                    match behaviour.as_str() {
+                        "deaf" => (),
+                        "miser" => say(made_of(made, &coded)),
+                        "liar" => say(Report::Consumed(made, 1_000_000)),
+                        "dies" if samples == 20 => exit(7),
+                        _ => {
+                            say(Report::Consumed(made, 1));
+                            say(made_of(made, &coded));
+                        }
+                    }
+                }
+                Order::End(made) => say(Report::Ended(made)),
+                Order::Open(..) | Order::Keyframe(_) => (),
+            }
+        }
+    }
+}
+
+fn made_of(made: Made, coded: &Coded) -> Report {
+    let pts = coded.pts.to(opus_track().timescale);
+    Report::Sample(made, Coded { pts, dts: pts, duration: 960, keyframe: true, payload: coded.payload.clone() })
+}
+
+fn opus_track() -> Track {
+    let parameters = Parameters::Opus(opus::Parameters { channels: 2 });
+    Track { id: TrackId::AUDIO, timescale: Timescale::new(48_000).unwrap(), parameters }
+}
+
+// ---- its server -----------------------------------------------------------------------------------------------------
+
+struct Rig {
+    folder: PathBuf,
+    registry: Arc<Registry>,
+    publication: Option<Publication>,
+    stream: Arc<Stream>,
+    metrics: prometheus::Registry,
+    transcoder: Transcoder,
+    track: Arc<Track>,
+    sent: i64,
+}
+
+impl Rig {
+    fn new(behaviour: &str) -> Self {
+        let folder = folder();
+        let program = folder.join("codecast-transcode");
+        let script = format!(
+            "#!/bin/sh\nexport {BEHAVIOUR}={behaviour}\necho $$ >> {folder}/pids\nexec 3>&1\n\
+             exec {exe} --exact worker_of_the_others --nocapture --quiet > /dev/null 2>&1\n",
+            folder = folder.display(),
+            exe = std::env::current_exe().unwrap().display(),
+        );
+        fs::write(&program, script).unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        Self::with_program(folder, program)
+    }
+
+    fn with_program(folder: PathBuf, program: PathBuf) -> Self {
+        let metrics = prometheus::Registry::new();
+        let config = Config { program: Some(program), idle: Duration::from_millis(300), ..Config::default() };
+        let transcoder = Transcoder::new(config, &metrics).unwrap();
+        let adopting = transcoder.clone();
+        let registry = Arc::new(Registry::new(SystemTime::now(), 1, move |stream| adopting.adopt(stream)));
+        let publication = Some(acquire(&registry));
+        let stream = registry.stream(&name()).unwrap();
+        let parameters = Parameters::Aac(aac::Parameters::parse(Bytes::from_static(&[0x11, 0x90])).unwrap());
+        let track = Arc::new(Track { id: TrackId::AUDIO, timescale: Timescale::new(48_000).unwrap(), parameters });
+        Self { folder, registry, publication, stream, metrics, transcoder, track, sent: 0 }
+    }
+
+    /// One frame of sound every 5 ms, four times faster than real.
+    async fn publish(&mut self) {
+        let pts = Timestamp::new(self.sent * 1024, self.track.timescale);
+        self.sent += 1;
+        let (track, payload, received) = (Arc::clone(&self.track), Bytes::from_static(&[0; 200]), Instant::now());
+        let sample = Sample { track, pts, dts: pts, duration: Some(1024), keyframe: true, payload, received };
+        self.publication.as_ref().unwrap().publish(sample).unwrap();
+        sleep(Duration::from_millis(5)).await;
+    }
+
+    /// Publishes until it is so.
+    async fn until(&mut self, what: &str, mut so: impl FnMut(&Self) -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(15);
+        while !so(self) {
+            assert!(Instant::now() < deadline, "never: {what}");
+            self.publish().await;
+        }
+    }
+
+    fn value(&self, name: &str) -> f64 {
+        let families = self.metrics.gather();
+        let family = families.iter().find(|family| family.name() == name);
+        family.map_or(0.0, |f| f.get_metric().iter().map(|m| m.get_gauge().get_value() + m.get_counter().get_value()).sum())
+    }
+
+    fn workers(&self) -> f64 {
+        self.value("codecast_transcode_workers")
+    }
+
+    fn restarts(&self) -> f64 {
+        self.value("codecast_transcode_restarts_total")
+    }
+
+    fn dropped(&self) -> f64 {
+        self.value("codecast_transcode_dropped_samples_total")
+    }
+
+    fn pids(&self) -> Vec<u32> {
+        let text = fs::read_to_string(self.folder.join("pids")).unwrap_or_default();
+        text.lines().filter_map(|line| line.parse().ok()).collect()
+    }
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.folder);
+    }
+}
+
+fn folder() -> PathBuf {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("supervisor-{}-{number}", std::process::id()));
+    fs::create_dir_all(&folder).unwrap();
+    folder
+}
+
+fn name() -> StreamName {
+    StreamName::parse("tones").unwrap()
+}
+
+fn acquire(registry: &Registry) -> Publication {
+    match registry.acquire(&name(), &StreamKey::new("key"), None, Instant::now()) {
+        Acquire::Granted(publication) => publication,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn alive(pid: u32) -> bool {
+    // One that has ended but was not yet waited for is not alive.
+    fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
+}
+
+fn read(cursor: &mut Cursor<Item>, items: &mut Vec<Item>) {
+    let _ = cursor.poll_next(&mut Context::from_waker(Waker::noop()), items, usize::MAX);
+}
+
+fn samples(items: &[Item]) -> Vec<Arc<Sample>> {
+    items.iter().filter_map(|item| if let Item::Sample(sample) = item { Some(Arc::clone(sample)) } else { None }).collect()
+}
+
+fn joins(items: &[Item]) -> usize {
+    items.iter().filter(|item| matches!(item, Item::Join { .. })).count()
+}
+
+// ---- the tests ------------------------------------------------------------------------------------------------------
+
+#[tokio::test]
+async fn it_starts_on_demand_and_ends_when_nobody_needs_it() {
+    let mut rig = Rig::new("good");
+    for _ in 0..20 {
+        rig.publish().await;
+    }
+    assert_eq!((rig.workers(), rig.pids().len()), (0.0, 0));
+    let demand = rig.stream.demand(Made::Opus);
+    let (mut cursor, mut items) = (demand.subscribe(), Vec::new());
+    rig.until("opus", |_| { read(&mut cursor, &mut items); samples(&items).len() > 20 }).await;
+    assert!(matches!(items[0], Item::Join { .. }));
+    assert_eq!((demand.making(), rig.workers()), (Making::Running, 1.0));
+    // A second demand, and one for what the source is already, start nothing.
+    let others = [rig.stream.demand(Made::Opus), rig.stream.demand(Made::Aac)];
+    for _ in 0..40 {
+        rig.publish().await;
+    }
+    assert_eq!(rig.pids().len(), 1);
+    drop((demand, others));
+    rig.until("the end", |rig| rig.workers() == 0.0).await;
+    let pid = rig.pids()[0];
+    rig.until("the process's end", |_| !alive(pid)).await;
+    assert_eq!(rig.restarts(), 0.0);
+    // And again.
+    let demand = rig.stream.demand(Made::Opus);
+    let (mut cursor, mut again) = (demand.subscribe(), Vec::new());
+    rig.until("opus again", |_| { read(&mut cursor, &mut again); samples(&again).len() > 3 }).await;
+    assert_eq!(joins(&again), 0, "the same publisher joins once");
+    rig.transcoder.drain().await;
+    assert_eq!(rig.workers(), 0.0);
+}
+
+#[tokio::test]
+async fn a_killed_child_is_replaced_and_the_stream_lives_on() {
+    let mut rig = Rig::new("good");
+    let demand = rig.stream.demand(Made::Opus);
+    let (mut cursor, mut items) = (demand.subscribe(), Vec::new());
+    for kills in 1..=3 {
+        rig.until("opus", |rig| { read(&mut cursor, &mut items); rig.pids().len() == kills && demand.making() == Making::Running }).await;
+        for _ in 0..kills * 7 {
+            rig.publish().await;
+        }
+        let pid = rig.pids()[kills - 1].to_string();
+        assert!(Command::new("kill").args(["-9", &pid]).status().unwrap().success());
+        rig.until("the loss to be seen", |rig| rig.restarts() == kills as f64).await;
+    }
+    let before = samples(&items).len();
+    rig.until("opus after all", |_| { read(&mut cursor, &mut items); samples(&items).len() > before + 20 }).await;
+    assert_eq!(joins(&items), 1);
+    assert!(samples(&items).windows(2).all(|pair| pair[0].dts < pair[1].dts));
+    assert!(samples(&items).windows(2).all(|pair| Arc::ptr_eq(&pair[0].track, &pair[1].track)), "the same track all along");
+}
+
+#[tokio::test]
+async fn children_that_die_lie_or_hang_are_replaced() {
+    for (behaviour, restarts) in [("dies", 3), ("liar", 3), ("deaf", 1), ("stuck", 1)] {
+        let mut rig = Rig::new(behaviour);
+        let _demand = rig.stream.demand(Made::Opus);
+        let begun = Instant::now();
+        rig.until(behaviour, |rig| rig.restarts() >= f64::from(restarts)).await;
+        println!("{behaviour}: {restarts} replaced after {:?}", begun.elapsed());
+        let first = rig.pids()[0];
+        rig.until("the process's end", |_| !alive(first)).await;
+        assert!(rig.pids().len() <= restarts as usize + 1);
+        assert_eq!(rig.registry.publishers(), 1);
+    }
+}
+
+#[tokio::test]
+async fn without_credit_samples_are_dropped_and_counted_and_the_publisher_never_waits() {
+    let mut rig = Rig::new("miser");
+    let demand = rig.stream.demand(Made::Opus);
+    let (mut cursor, mut items) = (demand.subscribe(), Vec::new());
+    rig.until("drops", |rig| rig.dropped() > 20.0).await;
+    read(&mut cursor, &mut items);
+    let got = samples(&items).len();
+    assert!((40..60).contains(&got), "a second of sound is credit, {got} frames came");
+}
+
+#[tokio::test]
+async fn a_missing_program_is_said_and_not_tried_all_the_time() {
+    let folder = folder();
+    let program = folder.join("not-there");
+    let mut rig = Rig::with_program(folder, program);
+    let demand = rig.stream.demand(Made::Opus);
+    rig.until("it is said", |_| matches!(demand.making(), Making::Unavailable(_))).await;
+    let Making::Unavailable(sentence) = demand.making() else { panic!() };
+    assert!(sentence.contains("not-there"), "{sentence}");
+    assert_eq!((rig.workers(), rig.restarts()), (0.0, 0.0));
+}
+
+#[tokio::test]
+async fn missing_elements_are_said_and_the_child_ends() {
+    let mut rig = Rig::new("lacks");
+    let demand = rig.stream.demand(Made::Opus);
+    rig.until("it is said", |_| matches!(demand.making(), Making::Unavailable(_))).await;
+    let Making::Unavailable(sentence) = demand.making() else { panic!() };
+    assert!(sentence.contains("opusenc"), "{sentence}");
+    rig.until("the end", |rig| rig.workers() == 0.0).await;
+    for _ in 0..100 {
+        rig.publish().await;
+    }
+    assert_eq!((rig.pids().len(), rig.restarts()), (1, 0.0));
+}
+
+#[tokio::test]
+async fn a_returning_publisher_is_joined_anew_and_a_retired_stream_ends_the_task() {
+    let mut rig = Rig::new("good");
+    let demand = rig.stream.demand(Made::Opus);
+    let (mut cursor, mut items) = (demand.subscribe(), Vec::new());
+    rig.until("opus", |_| { read(&mut cursor, &mut items); samples(&items).len() > 5 }).await;
+    rig.publication = None;
+    rig.publication = Some(acquire(&rig.registry));
+    rig.sent = 0;
+    rig.until("a second join", |_| { read(&mut cursor, &mut items); joins(&items) == 2 && samples(&items).len() > 20 }).await;
+    let leave = items.iter().position(|item| matches!(item, Item::Leave)).unwrap();
+    assert!(matches!(items[leave + 1], Item::Join { .. }));
+    rig.publication = None;
+    assert!(rig.registry.retire(&name()));
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while rig.workers() > 0.0 {
+        assert!(Instant::now() < deadline);
+        sleep(Duration::from_millis(5)).await;
+    }
+    let _ = demand;
+}

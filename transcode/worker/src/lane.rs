@@ -1,0 +1,91 @@
+//! One output: its orders in, its reports out. A run is one set of parameters of one publisher, and has a pipeline of its
+//! own; the next one begins when all of it has come out.
+
+use std::sync::{Arc, mpsc::SyncSender};
+
+use anyhow::{Context, Result};
+use media_core::{Parameters, Timestamp, Track, stream::Made};
+use transcode::wire::{Coded, Order, Report, Wish};
+
+use crate::{sound, video};
+
+pub struct Lane {
+    made: Made,
+    reports: SyncSender<Report>,
+    wish: Wish,
+    track: Option<Arc<Track>>,
+    run: Option<Run>,
+}
+
+enum Run {
+    Video(video::Run),
+    Sound(sound::Run),
+}
+
+impl Lane {
+    pub fn new(made: Made, reports: SyncSender<Report>) -> Self {
+        Self { made, reports, wish: Wish::default(), track: None, run: None }
+    }
+
+    pub fn handle(&mut self, order: Order) -> Result<()> {
+        match order {
+            Order::Open(_, wish) => self.wish = wish,
+            Order::Track(_, track) => {
+                self.finish_run();
+                self.track = Some(track);
+            }
+            Order::Sample(_, coded) => self.handle_sample(coded)?,
+            Order::End(_) => {
+                self.finish_run();
+                self.track = None;
+                self.wish.after = None;
+                self.reports.send(Report::Ended(self.made)).context("nobody reads reports")?;
+            }
+            Order::Keyframe(_) => {
+                if let Some(Run::Video(run)) = &self.run {
+                    run.request_keyframe();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn handle_sample(&mut self, coded: Coded) -> Result<()> {
+        if let Some(Run::Sound(run)) = &self.run
+            && run.is_apart(&coded)
+        {
+            self.finish_run();
+        }
+        let run = match &mut self.run {
+            Some(run) => run,
+            None => {
+                let run = self.begin(&coded)?;
+                self.run.insert(run)
+            }
+        };
+        match run {
+            Run::Video(run) => run.push(&coded),
+            Run::Sound(run) => run.push(&coded),
+        }
+    }
+
+    fn begin(&mut self, first: &Coded) -> Result<Run> {
+        let track = self.track.as_ref().context("a Sample before its track")?;
+        // Only the first run goes on where another process stopped.
+        let after: Option<Timestamp> = self.wish.after.take();
+        let reports = self.reports.clone();
+        Ok(match (&track.parameters, self.made) {
+            (Parameters::H264(p), Made::Video) => Run::Video(video::Run::start(p, &self.wish, after, first, reports)?),
+            (_, Made::Opus | Made::Aac) => Run::Sound(sound::Run::start(self.made, track, self.wish.bitrate, after, first, reports)?),
+            _ => anyhow::bail!("{} cannot be made of {}", self.made.as_str(), track.codec_string()),
+        })
+    }
+
+    fn finish_run(&mut self) {
+        match self.run.take() {
+            Some(Run::Video(run)) => run.finish(),
+            Some(Run::Sound(run)) => run.finish(),
+            None => (),
+        }
+    }
+}

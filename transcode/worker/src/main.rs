@@ -1,0 +1,108 @@
+//! `codecast-transcode`: started by codecast, one for each stream that needs it; not for hand use.
+//!
+//! Orders come on standard input and are dealt out to one lane an output, each on its own thread; reports leave on
+//! standard output; standard error is the log. It ends with its input, and on anything it cannot go on after: codecast
+//! starts another.
+
+mod chain;
+mod lane;
+mod sound;
+mod video;
+
+use std::{
+    io::{Read, Write},
+    process::exit,
+    sync::mpsc,
+    thread,
+};
+
+use anyhow::{Context, Result};
+use media_core::stream::Made;
+use transcode::wire::{Message, Order, Reader, Report};
+
+use crate::lane::Lane;
+
+/// Reports that wait to be written: behind that the encoders wait, and soon codecast sees that nothing is consumed.
+const REPORTS_MAX: usize = 256;
+
+fn main() {
+    if let Err(error) = run() {
+        eprintln!("{error:#}");
+        exit(1);
+    }
+}
+
+fn run() -> Result<()> {
+    // A lane that panics would leave the others working for a stream that is half dead.
+    let told = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        told(info);
+        exit(101);
+    }));
+    gst::init().context("GStreamer cannot be loaded")?;
+    let (reports, to_write) = mpsc::sync_channel(REPORTS_MAX);
+    thread::spawn(move || write(&to_write));
+    let missing = Made::ALL.into_iter().flat_map(|made| missing(made).map(move |element| (made, element.to_owned()))).collect();
+    reports.send(Report::Hello { missing })?;
+    let lanes = Made::ALL.map(|made| {
+        let (orders, to_do) = mpsc::channel();
+        let lane = Lane::new(made, reports.clone());
+        thread::spawn(move || work(lane, &to_do));
+        orders
+    });
+    read(|order| {
+        let made = match &order {
+            Order::Open(made, _) | Order::Track(made, _) | Order::Sample(made, _) | Order::End(made) | Order::Keyframe(made) => *made,
+        };
+        // Not bounded here: codecast sends no more than it has credit for.
+        lanes[made as usize].send(order).context("a lane is gone")
+    })?;
+    // What is in the making is of no use to anybody now, so nothing is torn down.
+    exit(0);
+}
+
+fn missing(made: Made) -> impl Iterator<Item = &'static str> {
+    let elements = match made {
+        Made::Video => video::ELEMENTS,
+        Made::Opus => sound::OPUS_ELEMENTS,
+        Made::Aac => sound::AAC_ELEMENTS,
+    };
+    elements.iter().copied().filter(|element| gst::ElementFactory::find(element).is_none())
+}
+
+fn work(mut lane: Lane, orders: &mpsc::Receiver<Order>) {
+    while let Ok(order) = orders.recv() {
+        if let Err(error) = lane.handle(order) {
+            eprintln!("{error:#}");
+            exit(1);
+        }
+    }
+}
+
+fn read(mut handle: impl FnMut(Order) -> Result<()>) -> Result<()> {
+    let mut stdin = std::io::stdin().lock();
+    let mut reader = Reader::<Order>::default();
+    let mut bytes = vec![0; 64 << 10];
+    loop {
+        let length = stdin.read(&mut bytes).context("standard input cannot be read")?;
+        if length == 0 {
+            return Ok(());
+        }
+        reader.buffer().extend_from_slice(&bytes[..length]);
+        while let Some(order) = reader.next()? {
+            handle(order)?;
+        }
+    }
+}
+
+fn write(reports: &mpsc::Receiver<Report>) {
+    let mut stdout = std::io::stdout().lock();
+    while let Ok(report) = reports.recv() {
+        let frame = report.encode();
+        let written = stdout.write_all(&frame.head).and_then(|()| stdout.write_all(&frame.payload)).and_then(|()| stdout.flush());
+        if written.is_err() {
+            // codecast is gone.
+            exit(0);
+        }
+    }
+}
