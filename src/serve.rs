@@ -80,6 +80,7 @@ struct Running {
     registry: Arc<Registry>,
     packager: Packager,
     transcoder: Transcoder,
+    whip: Whip,
     whep: Whep,
     /// UDP, as bound.
     webrtc: SocketAddr,
@@ -131,14 +132,17 @@ impl Running {
             .await
             .map_err(|e| cannot_listen("RTMP", "rtmp.address", address, &e))?;
         let health = Health::default();
-        let router =
-            pages::router(health.clone(), metrics, packager.router().merge(whip::router(whip)).merge(whep::router(whep.clone())));
+        let router = pages::router(
+            health.clone(),
+            metrics,
+            packager.router().merge(whip::router(whip.clone())).merge(whep::router(whep.clone())),
+        );
         // The sender gone means stop too.
         let rtmp = Part::start(rtmp.local_addr(), |stopped| rtmp.serve(async { drop(stopped.await) }));
         let http = Part::start(http.local_addr()?, |stopped| http.serve(router, async { drop(stopped.await) }));
         health.enter(Phase::Ready);
         info!(http = %http.address, rtmp = %rtmp.address, %webrtc, version = env!("CARGO_PKG_VERSION"), "ready");
-        Ok(Self { health, registry, packager, transcoder, whep, webrtc, had_streams, viewers, rtmp, http })
+        Ok(Self { health, registry, packager, transcoder, whip, whep, webrtc, had_streams, viewers, rtmp, http })
     }
 
     /// The name of a part that has ended though nobody stopped it.
@@ -156,7 +160,7 @@ impl Running {
         let drained = tokio::time::timeout(deadline, async {
             self.registry.drain();
             // Publishers take a moment to leave; viewers need not wait for that.
-            tokio::join!(self.rtmp.stop(), self.whep.drain(), self.transcoder.drain(), async {
+            tokio::join!(self.rtmp.stop(), self.whip.ended(), self.whep.drain(), self.transcoder.drain(), async {
                 self.packager.drain().await;
                 if self.had_streams.load(Ordering::Relaxed) && self.viewers.get() > 0 {
                     tokio::time::sleep(LAST_LOOK).await;

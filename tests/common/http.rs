@@ -55,6 +55,14 @@ impl Connection {
         self.response(method)
     }
 
+    pub fn post(&mut self, path: &str, headers: &[(&str, &str)], body: &str) -> Response {
+        let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        let host = self.0.get_ref().peer_addr().expect("it is connected");
+        let length = body.len();
+        self.send(format!("POST {path} HTTP/1.1\r\nHost: {host}\r\n{headers}Content-Length: {length}\r\n\r\n{body}").as_bytes());
+        self.response("POST")
+    }
+
     /// Reads the answer to a request with this method.
     pub fn response(&mut self, method: &str) -> Response {
         self.try_response(method).expect("the server answers before it closes")

@@ -133,6 +133,7 @@ impl Launch {
         let field = |name: &str| ready[name].as_str().expect("the ready file has every field").to_owned();
         server.http_url = field("http");
         server.rtmp = field("rtmp");
+        server.webrtc = field("webrtc").parse().expect("the ready file has a real address");
         server.stream = field("stream");
         server.stream_key = field("stream_key");
         server.http = server.http_url.trim_start_matches("http://").parse().expect("the ready file has a real address");
@@ -165,6 +166,7 @@ impl Launch {
             http: SocketAddr::from(([127, 0, 0, 1], 0)),
             http_url: String::new(),
             rtmp: String::new(),
+            webrtc: SocketAddr::from(([127, 0, 0, 1], 0)),
             stream: String::new(),
             stream_key: String::new(),
         }
@@ -182,6 +184,8 @@ pub struct Server {
     pub http_url: String,
     /// `rtmp://127.0.0.1:PORT/live`
     pub rtmp: String,
+    /// UDP.
+    pub webrtc: SocketAddr,
     /// The first stream, and its key.
     pub stream: String,
     pub stream_key: String,
@@ -219,6 +223,19 @@ impl Server {
 
     pub fn get(&self, path: &str) -> http::Response {
         http::get(self.http, path)
+    }
+
+    pub fn post(&self, path: &str, headers: &[(&str, &str)], body: &str) -> http::Response {
+        http::Connection::open(self.http).post(path, headers, body)
+    }
+
+    /// Process ids of its children with this name.
+    pub fn children(&self, name: &str) -> Vec<u32> {
+        let list = format!("/proc/{0}/task", self.pid());
+        let tasks = fs::read_dir(list).into_iter().flatten().filter_map(Result::ok);
+        let children = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok()).collect::<String>();
+        let named = |pid: &u32| fs::read_to_string(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.contains(name));
+        children.split_whitespace().filter_map(|pid| pid.parse().ok()).filter(named).collect()
     }
 
     /// The value of a metric by its whole name, labels included; 0 where it is not there yet.
@@ -297,6 +314,12 @@ impl Capture {
             let _ = reader.join();
         }
     }
+}
+
+/// As a crash does it.
+pub fn kill_hard(pid: u32) {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).expect("it is a process id");
+    kill_process(pid, Signal::KILL).expect("a child of ours can be killed");
 }
 
 /// What `look` finds, looked for again and again until it is there.

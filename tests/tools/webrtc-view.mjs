@@ -1,18 +1,19 @@
 // Opens a watch page in Chromium, watches for some seconds after the first frame, and says what a viewer saw: one line
 // of JSON.
 //
-//   node tests/tools/webrtc-view.mjs URL SECONDS [--transport auto|webrtc|hls] [--layer ENCODING_ID]
+//   node tests/tools/webrtc-view.mjs URL SECONDS [--transport auto|webrtc|hls] [--layer ENCODING_ID] [--tcp]
 //
+// With --tcp the browser is not told of UDP, as if its network blocked it.
 // Environment: PATIENCE_S=20 (how long to wait for the first frame), SHOT=picture.png, CHROMIUM.
 // Exit status: 0 when frames were decoded, 1 when none were, 2 when it could not be tried.
 import { parseArgs } from 'node:util';
 import { pause, until, within, withPage } from './webrtc-browser.mjs';
 
-const { positionals: [url, seconds], values: { transport, layer } } = parseArgs({
-  allowPositionals: true, options: { transport: { type: 'string', default: 'webrtc' }, layer: { type: 'string' } },
+const { positionals: [url, seconds], values: { transport, layer, tcp } } = parseArgs({
+  allowPositionals: true, options: { transport: { type: 'string', default: 'webrtc' }, layer: { type: 'string' }, tcp: { type: 'boolean', default: false } },
 });
 if (!url || !(Number(seconds) > 0)) {
-  console.error('usage: webrtc-view.mjs URL SECONDS [--transport auto|webrtc|hls] [--layer ENCODING_ID]');
+  console.error('usage: webrtc-view.mjs URL SECONDS [--transport auto|webrtc|hls] [--layer ENCODING_ID] [--tcp]');
   process.exit(2);
 }
 const patienceMs = Number(process.env.PATIENCE_S ?? 20) * 1000;
@@ -34,7 +35,15 @@ const snapshot = (page) => within('the page', page.evaluate(() => {
   };
 }));
 
+/** Takes the UDP candidates out of each answer. */
+async function withoutUdp(route) {
+  const answer = await route.fetch();
+  const lines = (await answer.text()).split('\r\n').filter((line) => !/^a=candidate:\S+ 1 udp /i.test(line));
+  await route.fulfill({ response: answer, body: lines.join('\r\n') });
+}
+
 withPage(async (page) => {
+  if (tcp) await page.route(/\/whep\/[^/]+$/, withoutUdp);
   await page.goto(address.href, { waitUntil: 'commit' });
   const first = await until(patienceMs, async () => {
     const seen = await snapshot(page).catch(() => null);

@@ -100,7 +100,9 @@ impl Rejection {
 
     /// Whether an operator or a streamer can do something about it.
     pub fn is_told(&self) -> bool {
-        !matches!(self, Self::NoEndpoint | Self::NoSession | Self::Method(_) | Self::Type | Self::SlowBody | Self::Patch(_))
+        let of_the_request =
+            matches!(self, Self::NoEndpoint | Self::NoSession | Self::Method(_) | Self::Type | Self::TooLong | Self::SlowBody);
+        !of_the_request && !matches!(self, Self::Patch(_))
     }
 
     pub fn label(&self) -> &'static str {

@@ -5,7 +5,11 @@
 //! /whip/<stream>/<session>  PATCH candidates or an ICE restart, DELETE, OPTIONS
 //! ```
 
-use std::{net::IpAddr, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use axum::{
     Router,

@@ -1,0 +1,320 @@
+//! WebRTC with real clients: every kind of publisher against our page by WHEP and hls.js at once, bad networks, and what
+//! happens when the helper program dies or is not there.
+
+mod common;
+
+use std::{
+    fs,
+    path::PathBuf,
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use common::{
+    Launch, Server,
+    clients::{Program, Timed, Turn},
+    real::{Clips, play, publish, seconds, tool},
+    relay::{Bound, Weather},
+    within,
+};
+use serde_json::Value;
+
+/// Of what was sent, what a viewer on a busy machine has decoded at least.
+const SHARE: f64 = 0.6;
+
+fn node(script: &str, arguments: &[&str]) -> Command {
+    let mut command = Command::new("node");
+    command.arg(tool(script)).args(arguments);
+    command
+}
+
+/// The newest ffmpeg of the tests: Debian's has no WHIP.
+fn whip_ffmpeg() -> PathBuf {
+    let packages = tool("../.tools/venv/lib");
+    let python =
+        fs::read_dir(packages).expect("`make test` installs it").next().expect("one Python").expect("it can be read").path();
+    let programs = fs::read_dir(python.join("site-packages/imageio_ffmpeg/binaries")).expect("the package has programs");
+    programs
+        .filter_map(Result::ok)
+        .map(|entry| entry.path())
+        .find(|path| path.to_string_lossy().contains("ffmpeg-"))
+        .expect("an ffmpeg")
+}
+
+/// The last line of JSON that a tool has printed.
+fn told(program: &Program) -> Value {
+    let said = program.said();
+    said.lines().rev().find_map(|line| serde_json::from_str(line).ok()).unwrap_or_else(|| panic!("no JSON in {said}"))
+}
+
+/// What one viewer by WHEP, in Chromium, sees in so many seconds.
+fn view(server: &Server, stream: &str, length: u32, more: &[&str]) -> Program {
+    let url = format!("{}/watch/{stream}", server.http_url);
+    let length = length.to_string();
+    Program::start(node("tools/webrtc-view.mjs", &[&[url.as_str(), &length], more].concat()))
+}
+
+fn seen(mut viewer: Program, length: u32) -> Value {
+    viewer.finish(Duration::from_secs(u64::from(length) + 45));
+    told(&viewer)
+}
+
+fn assert_watched(seen: &Value, length: u32, fps: f64) {
+    assert_eq!(seen["transport"], "webrtc", "{seen}");
+    let decoded = seen["framesDecoded"].as_f64().unwrap_or(0.0);
+    assert!(decoded >= f64::from(length) * fps * SHARE, "{decoded} pictures: {seen}");
+    assert!(seen["audioBytes"].as_u64() > Some(u64::from(length) * 1000), "no sound: {seen}");
+    assert_eq!(seen["sessions"], 1, "it was not interrupted: {seen}");
+}
+
+/// A viewer by WHEP and one by HLS, at once, of what is being published.
+fn assert_reaches_viewers(server: &Server, fps: f64) {
+    let length = seconds(10, 60);
+    let viewer = view(server, &server.stream, length, &[]);
+    let playlist = format!("{}/live/{}/index.m3u8", server.http_url, server.stream);
+    let hls = &play(length, &[("hls.js", &playlist)])[0];
+    assert_watched(&seen(viewer, length), length, fps);
+    let frames = hls["frames"].as_f64().unwrap_or(0.0);
+    assert!(frames >= f64::from(length) * fps * SHARE / 1.5, "hls.js: {hls}");
+    assert!(hls["audioBytes"].as_u64() > Some(0), "hls.js has no sound: {hls}");
+}
+
+/// Waits until the publisher's tool says that it is connected.
+fn live(publisher: &Program) {
+    within(Duration::from_secs(30), "the publisher is connected", || publisher.said().contains("\"live\":true").then_some(()));
+}
+
+#[test]
+fn a_browser_reaches_viewers() {
+    let _turn = Turn::take();
+    let server = Server::start("");
+    let publisher = Program::start(node(
+        "tools/webrtc-publish.mjs",
+        &[&server.http_url, &server.stream, &server.stream_key, &seconds(60, 180).to_string()],
+    ));
+    live(&publisher);
+    server.playable(&server.stream);
+    assert_reaches_viewers(&server, 30.0);
+}
+
+#[test]
+fn a_simulcasting_browser_reaches_viewers_who_choose_a_layer() {
+    let _turn = Turn::take();
+    let server = Server::start("");
+    let length = seconds(80, 180).to_string();
+    // Chromium sends three layers from 540 lines on.
+    let publisher = Program::start(node(
+        "tools/webrtc-publish.mjs",
+        &[&server.http_url, &server.stream, &server.stream_key, &length, "--simulcast", "--size", "960x540"],
+    ));
+    live(&publisher);
+    server.playable(&server.stream);
+    assert_reaches_viewers(&server, 30.0);
+    let chosen = seen(view(&server, &server.stream, 6, &["--layer", "l"]), 6);
+    assert_eq!((chosen["width"].as_u64(), chosen["height"].as_u64()), (Some(240), Some(135)), "{chosen}");
+    assert_eq!(chosen["layers"].as_array().map(Vec::len), Some(3), "{chosen}");
+    assert_eq!(chosen["freezeCount"].as_u64(), Some(0), "the change is seamless: {chosen}");
+}
+
+#[test]
+fn the_library_of_obs_reaches_viewers() {
+    let _turn = Turn::take();
+    let server = Server::start("");
+    let url = format!("{}/whip/{}", server.http_url, server.stream);
+    let publisher = Program::start(node("tools/webrtc-obs.mjs", &[&url, &server.stream_key, &seconds(60, 180).to_string()]));
+    live(&publisher);
+    server.playable(&server.stream);
+    assert_reaches_viewers(&server, 30.0);
+}
+
+#[test]
+fn ffmpeg_by_whip_reaches_viewers() {
+    let _turn = Turn::take();
+    let server = Server::start("");
+    let mut ffmpeg = Command::new(whip_ffmpeg());
+    let coding = "-hide_banner -loglevel error -nostdin -re -f lavfi -i testsrc2=s=640x360:r=30 -re -f lavfi -i sine=r=48000 \
+                  -pix_fmt yuv420p -c:v libx264 -profile:v baseline -preset ultrafast -tune zerolatency -g 60 -bf 0 -b:v 800k \
+                  -c:a libopus -ar 48000 -ac 2 -f whip";
+    ffmpeg.args(coding.split_whitespace()).args(["-t", &seconds(60, 180).to_string()]);
+    ffmpeg.args(["-authorization", &server.stream_key, &format!("{}/whip/{}", server.http_url, server.stream)]);
+    let _publisher = Program::start(ffmpeg);
+    server.playable(&server.stream);
+    assert_reaches_viewers(&server, 30.0);
+}
+
+/// x264 as OBS sets it up by default.
+#[test]
+fn rtmp_with_b_frames_reaches_viewers() {
+    let _turn = Turn::take();
+    let clips = Clips::new();
+    let clip = clips.encode(
+        "b-frames",
+        10,
+        "-f lavfi -i testsrc2=s=640x360:r=30 -f lavfi -i sine=r=44100 -c:v libx264 -preset veryfast -bf 2 -pix_fmt yuv420p -g 60 \
+         -b:v 800k -c:a aac",
+    );
+    let server = Server::start("");
+    let _publisher = publish(&clip, &server.rtmp_with_key());
+    server.playable(&server.stream);
+    let length = seconds(10, 60);
+    let last = seen(view(&server, &server.stream, length, &[]), length);
+    assert_watched(&last, length, 30.0);
+    // The clip begins anew now and then, which is a jump of the source.
+    assert!(last["freezeCount"].as_u64() <= Some(1), "pictures come in the order they are shown: {last}");
+}
+
+#[test]
+fn rtmp_without_b_frames_reaches_viewers_soon() {
+    let _turn = Turn::take();
+    let server = Server::start("");
+    let publisher = Timed::start(&server.rtmp, &server.stream_key, Duration::from_secs(120));
+    server.playable(&server.stream);
+    let length = seconds(10, 60);
+    let last = seen(view(&server, &server.stream, length, &[]), length);
+    assert_watched(&last, length, 30.0);
+    // 250 ms is the target; a cold browser on a busy machine is given three times that.
+    assert!(last["firstFrameMs"].as_f64() < Some(750.0), "{last}");
+    publisher.stop();
+}
+
+/// Whoever opens the page before the streamer is ready need not do anything (a fault seen at other servers).
+#[test]
+fn who_watches_first_sees_the_publisher_come() {
+    let _turn = Turn::take();
+    let server = Server::start("");
+    let viewer = view(&server, &server.stream, 6, &[]);
+    within(Duration::from_secs(30), "the viewer has asked", || (server.metric("codecast_http_connections") >= 2.0).then_some(()));
+    let url = format!("{}/whip/{}", server.http_url, server.stream);
+    let _publisher = Program::start(node("tools/webrtc-obs.mjs", &[&url, &server.stream_key, "40"]));
+    let last = seen(viewer, 6);
+    assert_eq!(last["transport"], "webrtc", "{last}");
+    assert!(last["framesDecoded"].as_u64() > Some(60), "{last}");
+}
+
+#[test]
+fn where_udp_is_blocked_tcp_carries_the_picture() {
+    let _turn = Turn::take();
+    let server = Server::start("");
+    let publisher = Timed::start(&server.rtmp, &server.stream_key, Duration::from_secs(60));
+    server.playable(&server.stream);
+    let viewer = view(&server, &server.stream, 5, &["--tcp"]);
+    within(Duration::from_secs(30), "a viewer came by TCP", || (server.metric("codecast_webrtc_tcp_connections") >= 1.0).then_some(()));
+    assert_watched(&seen(viewer, 5), 5, 30.0);
+    publisher.stop();
+}
+
+/// A server whose WebRTC peers reach it through a relay.
+fn behind_a_relay() -> (Server, common::relay::Relay) {
+    let bound = Bound::new();
+    let server =
+        Launch::new("").env("CODECAST_WEBRTC_ADVERTISE", &bound.address().to_string()).env("CODECAST_WEBRTC_TCP", "off").start();
+    let relay = bound.start(server.webrtc);
+    (server, relay)
+}
+
+#[test]
+fn a_lossy_slow_link_shows_the_picture_and_recovers() {
+    let _turn = Turn::take();
+    let (server, relay) = behind_a_relay();
+    let publisher = Timed::start(&server.rtmp, &server.stream_key, Duration::from_secs(150));
+    server.playable(&server.stream);
+    relay.set(Weather { loss_percent: 5, delay: Duration::from_millis(25), rate: 4_000_000, cut: false });
+    let length = seconds(15, 60);
+    let last = seen(view(&server, &server.stream, length, &[]), length);
+    assert_eq!(last["transport"], "webrtc", "{last}");
+    let decoded = last["framesDecoded"].as_f64().unwrap_or(0.0);
+    assert!(decoded > f64::from(length) * 30.0 * 0.5, "5 % loss both ways: {last}");
+    assert!(last["jitterBufferMs"].as_f64() < Some(300.0), "{last}");
+    publisher.stop();
+}
+
+#[test]
+fn an_outage_of_seconds_is_healed_by_the_page_alone() {
+    let _turn = Turn::take();
+    let (server, relay) = behind_a_relay();
+    let publisher = Timed::start(&server.rtmp, &server.stream_key, Duration::from_secs(150));
+    server.playable(&server.stream);
+    let viewer = view(&server, &server.stream, 30, &[]);
+    within(Duration::from_secs(30), "the viewer is connected", || {
+        (server.metric("codecast_webrtc_sessions") >= 1.0).then_some(())
+    });
+    common::real::away(Duration::from_secs(4));
+    relay.set(Weather { cut: true, ..Weather::default() });
+    common::real::away(Duration::from_secs(8));
+    relay.set(Weather::default());
+    let last = seen(viewer, 30);
+    assert_eq!((&last["transport"], &last["session"]), (&"webrtc".into(), &"playing".into()), "{last}");
+    publisher.stop();
+}
+
+#[test]
+fn a_helper_that_is_killed_is_replaced() {
+    let _turn = Turn::take();
+    let clips = Clips::new();
+    let coding = "-f lavfi -i testsrc2=s=640x360:r=30 -f lavfi -i sine=r=48000 -c:v libx264 -preset veryfast -bf 2 -pix_fmt yuv420p -g 60 \
+                  -b:v 800k -c:a aac";
+    let clip = clips.encode("b-frames", 30, coding);
+    let server = Server::start("");
+    let _publisher = publish(&clip, &server.rtmp_with_key());
+    server.playable(&server.stream);
+    let viewer = view(&server, &server.stream, 14, &[]);
+    let helper = within(Duration::from_secs(30), "the helper runs", || server.children("codecast-transcode").first().copied());
+    common::real::away(Duration::from_secs(4));
+    common::kill_hard(helper);
+    within(Duration::from_secs(10), "another helper runs", || {
+        server.children("codecast-transcode").first().copied().filter(|child| *child != helper)
+    });
+    let last = seen(viewer, 14);
+    assert!(last["framesDecoded"].as_f64() > Some(14.0 * 30.0 * 0.4), "{last}");
+    assert_eq!(last["transport"], "webrtc", "{last}");
+}
+
+#[test]
+fn without_the_helper_the_server_runs_and_says_what_is_missing() {
+    let _turn = Turn::take();
+    let clips = Clips::new();
+    let coding = "-f lavfi -i testsrc2=s=320x180:r=30 -c:v libx264 -preset veryfast -bf 2 -pix_fmt yuv420p -g 60 -b:v 300k";
+    let clip = clips.encode("b-frames", 10, coding);
+    let server = Launch::new("").env("CODECAST_TRANSCODE_PROGRAM", "/nowhere/codecast-transcode").start();
+    let _publisher = publish(&clip, &server.rtmp_with_key());
+    server.playable(&server.stream);
+    let offer = fs::read_to_string(tool("../transport/testdata/sdp/chromium156-whep.sdp")).expect("it is there");
+    let path = format!("/whep/{}", server.stream);
+    let answer = within(Duration::from_secs(20), "the missing helper is told", || {
+        let answer = server.post(&path, &[("content-type", "application/sdp")], &offer);
+        (answer.status == 503).then_some(answer)
+    });
+    assert!(answer.text().contains("codecast-transcode"), "{}", answer.text());
+    assert!(answer.header("retry-after").is_some());
+    // And the page plays HLS, and says so.
+    let last = seen(view(&server, &server.stream, 4, &["--transport", "auto"]), 4);
+    assert_eq!(last["transport"], "hls", "{last}");
+    assert!(last["framesDecoded"].as_u64() > Some(30), "{last}");
+}
+
+#[test]
+fn the_program_links_no_gstreamer() {
+    let output = Command::new("ldd").arg(env!("CARGO_BIN_EXE_codecast")).output().expect("ldd is part of the C library");
+    let libraries = String::from_utf8_lossy(&output.stdout);
+    assert!(libraries.contains("libc.so"), "{libraries}");
+    assert!(!libraries.contains("gst") && !libraries.contains("glib"), "{libraries}");
+}
+
+/// OBS ends its patience after 8 s; a client is served long before.
+#[test]
+fn an_offer_is_answered_at_once() {
+    let server = Server::start("");
+    let offer = fs::read_to_string(tool("../transport/testdata/sdp/obs-like-libdatachannel-whip.sdp")).expect("it is there");
+    let key = format!("Bearer {}", server.stream_key);
+    let path = format!("/whip/{}", server.stream);
+    let began = Instant::now();
+    let answer = server.post(&path, &[("content-type", "application/sdp"), ("authorization", &key)], &offer);
+    assert!(began.elapsed() < Duration::from_secs(1));
+    assert_eq!(answer.status, 201, "{}", answer.text());
+    assert!(answer.header("content-length").is_some() && answer.header("etag").is_some());
+    let location = answer.header("location").expect("a session has an address").to_owned();
+    assert!(location.starts_with(&server.http_url), "{location}");
+    assert!(!location.contains(&server.stream_key));
+    assert_eq!(server.post(&path, &[("content-type", "application/sdp")], &offer).status, 401);
+    assert_eq!(server.post(&path, &[("content-type", "text/plain"), ("authorization", &key)], &offer).status, 415);
+}
