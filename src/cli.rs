@@ -1,15 +1,18 @@
 //! The command line.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use clap::{Args, Parser, Subcommand};
 
 use crate::{
     config::{self, Config, Layers, LogFormat, REFERENCE},
-    serve,
+    doctor, serve,
 };
 
-/// A media server for live coding: RTMP in, Low-Latency HLS out.
+/// A media server for live coding: RTMP and WHIP in, WebRTC and Low-Latency HLS out.
 #[derive(Parser)]
 #[command(name = "codecast", version)]
 struct Cli {
@@ -21,6 +24,8 @@ struct Cli {
 enum Command {
     /// Run the whole server in this process
     Serve(Serve),
+    /// Say whether what the configuration asks for works on this machine, and what to do where it does not
+    Doctor(Doctor),
     /// Print the commented reference configuration: every key with its default
     Config,
 }
@@ -50,6 +55,13 @@ pub struct Serve {
     log: Option<String>,
 }
 
+#[derive(Args)]
+struct Doctor {
+    /// Configuration file (TOML), as `serve` takes it
+    #[arg(long, value_name = "FILE", env = "CODECAST_CONFIG")]
+    config: Option<PathBuf>,
+}
+
 /// The configuration cannot be used: the person who wrote it must act.
 const EXIT_CONFIG: u8 = 2;
 
@@ -59,13 +71,26 @@ pub fn run() -> ExitCode {
             print(REFERENCE);
             ExitCode::SUCCESS
         }
-        Command::Serve(args) => match args.configuration() {
-            Ok(config) => ended(serve::run(&args, config)),
-            Err(e) => {
-                complain(&e.to_string());
-                ExitCode::from(EXIT_CONFIG)
-            }
-        },
+        Command::Serve(args) => with(args.configuration(), |config| ended(serve::run(&args, config))),
+        Command::Doctor(args) => with(configuration(args.config.as_deref(), &[]), |config| examined(&config)),
+    }
+}
+
+fn with(config: Result<Config, config::Error>, use_it: impl FnOnce(Config) -> ExitCode) -> ExitCode {
+    match config {
+        Ok(config) => use_it(config),
+        Err(e) => {
+            complain(&e.to_string());
+            ExitCode::from(EXIT_CONFIG)
+        }
+    }
+}
+
+fn examined(config: &Config) -> ExitCode {
+    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) if runtime.block_on(doctor::run(config)) => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::FAILURE,
+        Err(e) => ended(Err(e.into())),
     }
 }
 
@@ -80,15 +105,7 @@ fn ended(result: anyhow::Result<()>) -> ExitCode {
 }
 
 impl Serve {
-    /// Defaults < file < environment < flags.
     fn configuration(&self) -> Result<Config, config::Error> {
-        let mut layers = Layers::reference();
-        if let Some(path) = &self.config {
-            let text = std::fs::read_to_string(path).map_err(|source| config::Error::Read { path: path.clone(), source })?;
-            layers.file(path, &text)?;
-        }
-        // A variable that is not Unicode cannot be one of ours.
-        layers.environment(std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))))?;
         let format = self.log_format.map(|format| match format {
             LogFormat::Text => "text",
             LogFormat::Json => "json",
@@ -99,13 +116,28 @@ impl Serve {
             ("--log", "log.level", self.log.as_deref()),
             ("--log-format", "log.format", format),
         ];
-        for (flag, key, text) in flags {
-            if let Some(text) = text {
-                layers.flag(flag, key, text)?;
-            }
-        }
-        Config::new(&layers)
+        configuration(self.config.as_deref(), &flags)
     }
+}
+
+/// A flag, the key that it stands for, and its text where it was given.
+type Flag<'a> = (&'static str, &'static str, Option<&'a str>);
+
+/// Defaults < file < environment < flags.
+fn configuration(file: Option<&Path>, flags: &[Flag<'_>]) -> Result<Config, config::Error> {
+    let mut layers = Layers::reference();
+    if let Some(path) = file {
+        let text = std::fs::read_to_string(path).map_err(|source| config::Error::Read { path: path.to_owned(), source })?;
+        layers.file(path, &text)?;
+    }
+    // A variable that is not Unicode cannot be one of ours.
+    layers.environment(std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))))?;
+    for &(flag, key, text) in flags {
+        if let Some(text) = text {
+            layers.flag(flag, key, text)?;
+        }
+    }
+    Config::new(&layers)
 }
 
 /// To the standard output; a reader that has gone, as `head` does, is no fault of ours.

@@ -7,6 +7,7 @@
 mod admission;
 mod cli;
 mod config;
+mod doctor;
 mod greeting;
 mod http;
 mod keys;

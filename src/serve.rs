@@ -24,14 +24,15 @@ use media_core::Registry;
 use packager::hls::{self, Packager};
 use serde::Serialize;
 use tokio::{sync::oneshot, task::JoinHandle};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 use transcode::Transcoder;
-use transport::Engine;
+use transport::{Engine, sdp::Protocol};
 
 use crate::{
     admission::ByKey,
     cli::{self, Serve},
     config::{Config, Credential},
+    doctor,
     greeting::{self, Facts},
     http::{self, Health, Phase, pages},
     keys::{self, DataDir},
@@ -116,6 +117,7 @@ impl Running {
         let engine =
             Engine::start(connecting(&config.webrtc), &metrics).await.context("see webrtc.address and webrtc.advertise")?;
         let webrtc = engine.address();
+        tokio::spawn(test_addresses(engine.clone()));
         let admission = Arc::new(ByKey::new(credentials.to_vec()));
         let publishers = ingest::metrics::Metrics::new(&metrics)?;
         let whip = Whip::new(
@@ -175,6 +177,18 @@ impl Running {
     }
 }
 
+/// The self-test: whether what peers are told reaches this server.
+async fn test_addresses(engine: Engine) {
+    for candidate in engine.candidates().iter().filter(|candidate| candidate.protocol == Protocol::Udp) {
+        let address = candidate.address;
+        if engine.reaches(address).await {
+            debug!(%address, "advertised UDP address reaches this server");
+        } else {
+            warn!(%address, "advertised UDP address does not reach this server from here. {}", doctor::UNREACHED);
+        }
+    }
+}
+
 /// Every stream that comes to life is packaged, and transcoded when somebody needs it.
 fn registry(streams_max: usize, packager: Packager, transcoder: Transcoder, had_streams: Arc<AtomicBool>) -> Arc<Registry> {
     Arc::new_cyclic(|registry: &Weak<Registry>| {
@@ -195,7 +209,7 @@ fn packaging(config: &crate::config::Hls) -> hls::Config {
     }
 }
 
-fn connecting(config: &crate::config::WebRtc) -> transport::Config {
+pub fn connecting(config: &crate::config::WebRtc) -> transport::Config {
     let mut public = config.advertise.clone();
     if public.is_empty() && config.address.ip().is_unspecified() {
         let loopback = IpAddr::from(Ipv4Addr::LOCALHOST);

@@ -198,7 +198,9 @@ fn where_udp_is_blocked_tcp_carries_the_picture() {
     let publisher = Timed::start(&server.rtmp, &server.stream_key, Duration::from_secs(60));
     server.playable(&server.stream);
     let viewer = view(&server, &server.stream, 5, &["--tcp"]);
-    within(Duration::from_secs(30), "a viewer came by TCP", || (server.metric("codecast_webrtc_tcp_connections") >= 1.0).then_some(()));
+    within(Duration::from_secs(30), "a viewer came by TCP", || {
+        (server.metric("codecast_webrtc_tcp_connections") >= 1.0).then_some(())
+    });
     assert_watched(&seen(viewer, 5), 5, 30.0);
     publisher.stop();
 }
@@ -317,4 +319,20 @@ fn an_offer_is_answered_at_once() {
     assert!(!location.contains(&server.stream_key));
     assert_eq!(server.post(&path, &[("content-type", "application/sdp")], &offer).status, 401);
     assert_eq!(server.post(&path, &[("content-type", "text/plain"), ("authorization", &key)], &offer).status, 415);
+}
+
+#[test]
+fn the_doctor_says_whether_peers_reach_the_advertised_address() {
+    let doctor = |advertise: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_codecast"));
+        command.arg("doctor").env("CODECAST_WEBRTC_ADDRESS", "127.0.0.1:0").env("CODECAST_WEBRTC_ADVERTISE", advertise);
+        let output = command.output().expect("cargo has built it");
+        (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let (_, well) = doctor("");
+    assert!(well.contains("ok   UDP 127.0.0.1:"), "{well}");
+    // A port where nobody answers.
+    let silent = std::net::UdpSocket::bind("127.0.0.1:0").expect("loopback has ports");
+    let (success, ill) = doctor(&silent.local_addr().expect("it is bound").to_string());
+    assert!(!success && ill.contains("does not reach this server") && ill.contains("webrtc.advertise"), "{ill}");
 }

@@ -324,7 +324,8 @@ mod tests {
                     ice_servers = \"stun:a.example; turn:b.example?transport=tcp user secret\"\npublic_url = \"https://a.example/cast/\"";
         layers.file(Path::new("c.toml"), text).unwrap();
         let webrtc = Config::new(&layers).unwrap().webrtc;
-        assert_eq!(webrtc.advertise, ["203.0.113.9:0".parse().unwrap(), "[2001:db8::9]:443".parse().unwrap()]);
+        let advertised: Vec<String> = webrtc.advertise.iter().map(SocketAddr::to_string).collect();
+        assert_eq!(advertised, ["203.0.113.9:0", "[2001:db8::9]:443"]);
         assert_eq!(webrtc.ice_servers.len(), 2);
         assert_eq!(webrtc.ice_servers[1].login.as_ref().map(|login| login.credential.as_str()), Some("secret"));
         assert_eq!(webrtc.reach.public_url.as_deref(), Some("https://a.example/cast"));

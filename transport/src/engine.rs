@@ -5,16 +5,20 @@
 
 use std::{
     io,
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
-    time::{Instant, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use ring::rand::{SecureRandom, SystemRandom};
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::{
+    net::UdpSocket,
+    sync::{Notify, mpsc, oneshot},
+    time::timeout,
+};
 
 use crate::{
     dtls::Identity,
@@ -23,7 +27,7 @@ use crate::{
     sdp::{Candidate, IceCredentials, Local, Negotiated, Protocol},
     send::OutFrame,
     session::{Setup, TrackKey},
-    udp,
+    stun, udp,
 };
 
 /// Commands that wait for the thread: a second of frames of hundreds of tracks.
@@ -33,6 +37,9 @@ pub(crate) const EVENTS_MAX: usize = 512;
 /// ICE ufrag and password: 48 and 192 bits of randomness (RFC 8445 5.3 asks for 24 and 128).
 const UFRAG_BYTES: usize = 6;
 const PWD_BYTES: usize = 24;
+/// The self-test: so many checks, and how long each waits.
+const PROBES: usize = 3;
+const PROBE_WAIT: Duration = Duration::from_millis(400);
 
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -89,6 +96,7 @@ struct Inner {
     sessions: Arc<AtomicUsize>,
     next: AtomicU64,
     random: SystemRandom,
+    probe: IceCredentials,
 }
 
 /// A peer was accepted.
@@ -113,6 +121,10 @@ impl Engine {
         let (commands, inbox) = mpsc::channel(COMMANDS_MAX);
         let bound = udp::start(&config, inbox, metrics.clone()).await?;
         let candidates = candidates(&config, bound)?;
+        let random = SystemRandom::new();
+        let probe = credentials(&random);
+        // The queue is empty still.
+        let _ = commands.try_send(Command::ExpectProbe(probe.clone()));
         Ok(Self(Arc::new(Inner {
             commands,
             candidates,
@@ -122,7 +134,8 @@ impl Engine {
             sessions_max: config.sessions_max,
             sessions: Arc::default(),
             next: AtomicU64::new(1),
-            random: SystemRandom::new(),
+            random,
+            probe,
         })))
     }
 
@@ -134,6 +147,27 @@ impl Engine {
     /// What peers are told.
     pub fn candidates(&self) -> &[Candidate] {
         &self.0.candidates
+    }
+
+    /// Whether a datagram sent to this address reaches the engine, and its answer the sender: the
+    /// self-test of an advertised UDP address. From inside a NAT that does not take its own address
+    /// back it fails though peers outside succeed.
+    pub async fn reaches(&self, address: SocketAddr) -> bool {
+        let any: IpAddr = if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+        let Ok(socket) = UdpSocket::bind((any, 0)).await else { return false };
+        let id = self.random();
+        let check = stun::check(&format!("{}:self", self.0.probe.ufrag()), &stun::key(self.0.probe.pwd()), id);
+        for _ in 0..PROBES {
+            if socket.send_to(&check, address).await.is_err() {
+                return false;
+            }
+            let mut answer = [0; 256];
+            let received = timeout(PROBE_WAIT, socket.recv_from(&mut answer)).await;
+            if received.is_ok_and(|received| received.is_ok_and(|(length, _)| stun::answers(&answer[..length], id))) {
+                return true;
+            }
+        }
+        false
     }
 
     /// WHIP: a publisher.
@@ -165,15 +199,13 @@ impl Engine {
 
     /// A random number, for SSRCs and session addresses.
     pub fn random<const N: usize>(&self) -> [u8; N] {
-        let mut bytes = [0; N];
-        self.0.random.fill(&mut bytes).expect("the system has randomness: it was there when the certificate was made");
-        bytes
+        random(&self.0.random)
     }
 
     async fn accept(&self, negotiated: Negotiated, sends: Option<[Option<TrackKey>; 2]>) -> Result<Accepted, AcceptError> {
         let place = Place::take(&self.0.sessions, self.0.sessions_max).ok_or(AcceptError::Full)?;
         let id = self.0.next.fetch_add(1, Ordering::Relaxed);
-        let local = self.credentials();
+        let local = credentials(&self.0.random);
         let answer = negotiated.answer(&self.local(&local, id));
         let shared = Arc::new(SessionShared {
             ufrag: Mutex::new(local.ufrag().to_owned()),
@@ -198,14 +230,20 @@ impl Engine {
         Ok(Accepted { session: Session { control, events: inbox, over: false }, answer })
     }
 
-    fn credentials(&self) -> IceCredentials {
-        let (ufrag, pwd) = (text(&self.random::<UFRAG_BYTES>()), text(&self.random::<PWD_BYTES>()));
-        IceCredentials::new(ufrag, pwd).expect("hexadecimal digits, enough of them")
-    }
-
     fn local<'a>(&'a self, ice: &'a IceCredentials, id: u64) -> Local<'a> {
         Local { ice, fingerprint: &self.0.identity.fingerprint, candidates: &self.0.candidates, session_id: id }
     }
+}
+
+fn credentials(source: &SystemRandom) -> IceCredentials {
+    let (ufrag, pwd) = (text(&random::<UFRAG_BYTES>(source)), text(&random::<PWD_BYTES>(source)));
+    IceCredentials::new(ufrag, pwd).expect("hexadecimal digits, enough of them")
+}
+
+fn random<const N: usize>(source: &SystemRandom) -> [u8; N] {
+    let mut bytes = [0; N];
+    source.fill(&mut bytes).expect("the system has randomness: it was there when the certificate was made");
+    bytes
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -281,7 +319,7 @@ impl Control {
     /// An ICE restart (RFC 9725 4.3.3): other credentials on both sides; media goes on.
     pub async fn restart(&self, remote: IceCredentials) -> Result<Restarted, Gone> {
         let _ = remote; // A lite agent never sends checks: the peer's password is of no use to it.
-        let local = self.engine.credentials();
+        let local = credentials(&self.engine.0.random);
         let fragment = self.shared.negotiated.fragment(&self.engine.local(&local, self.id));
         let ufrag = local.ufrag().to_owned();
         let (done, result) = oneshot::channel();
@@ -374,6 +412,7 @@ pub(crate) enum Command {
     AddTrack(Arc<OutgoingShared>),
     RemoveTrack(TrackKey),
     Push { track: TrackKey, frame: OutFrame },
+    ExpectProbe(IceCredentials),
 }
 
 /// The way back to who owns a session.

@@ -23,6 +23,7 @@ pub mod rtp;
 pub mod sdp;
 mod send;
 mod session;
+pub mod session_fuzz;
 mod shard;
 mod srtp;
 pub mod stun;

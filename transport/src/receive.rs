@@ -195,7 +195,8 @@ impl Receive {
         let ssrcs: Vec<u32> = self.lines.iter().flat_map(|line| &line.layers).filter_map(|layer| layer.ssrc).collect();
         // What retransmission recovered was lost on the way: it tells of congestion as well.
         let stats = self.lines.iter().flat_map(|line| &line.layers).map(|layer| layer.receiver.stats());
-        let (packets, lost) = stats.fold((0, 0), |(packets, lost), stats| (packets + stats.packets, lost + stats.lost + stats.recovered));
+        let (packets, lost) =
+            stats.fold((0, 0), |(packets, lost), stats| (packets + stats.packets, lost + stats.lost + stats.recovered));
         Some((self.remb.as_mut()?.update(now, packets, lost), ssrcs))
     }
 

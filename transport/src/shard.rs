@@ -9,6 +9,7 @@ use std::{
     time::Instant,
 };
 
+use ring::hmac;
 use rtc_shared::error::Error as RtcError;
 
 use crate::{
@@ -17,8 +18,11 @@ use crate::{
     sdp::IceCredentials,
     send::{Burst, OutFrame},
     session::{Counts, Histories, Session, Setup, TrackKey},
-    stun::Request,
+    stun::{self, Request},
 };
+
+/// No session has this number.
+const PROBE: u64 = 0;
 
 /// Where a datagram ended. The names are metric labels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +61,8 @@ pub(crate) struct Shard {
     transmits: VecDeque<(u64, Path, Burst)>,
     events: VecDeque<(u64, Event)>,
     counts: Counts,
+    /// Whose checks are answered though there is no session: the self-test's.
+    probe: Option<(String, hmac::Key)>,
 }
 
 struct Slot {
@@ -72,6 +78,10 @@ impl Shard {
         self.sessions.insert(id, Slot { session, timer: None, tracks: Vec::new() });
         self.settle(now, id);
         Ok(())
+    }
+
+    pub(crate) fn expect_probe(&mut self, credentials: &IceCredentials) {
+        self.probe = Some((credentials.ufrag().to_owned(), stun::key(credentials.pwd())));
     }
 
     pub(crate) fn sessions(&self) -> usize {
@@ -95,6 +105,13 @@ impl Shard {
 
     fn handle_check(&mut self, now: Instant, path: Path, datagram: &[u8]) -> Fate {
         let Some(request) = Request::parse(datagram) else { return Fate::Malformed };
+        if let Some((ufrag, key)) = &self.probe
+            && ufrag == request.local_ufrag()
+            && request.verify(key)
+        {
+            self.transmits.push_back((PROBE, path, Burst::single(request.success(key, path.remote()))));
+            return Fate::Check;
+        }
         let Some(&id) = self.ufrags.get(request.local_ufrag()) else { return Fate::Forged };
         let Some(slot) = self.sessions.get_mut(&id) else { return Fate::Forged };
         if !slot.session.handle_check(now, path, &request) {

@@ -91,6 +91,25 @@ impl<'a> Request<'a> {
     }
 }
 
+/// A check of our own, as the self-test sends it.
+pub(crate) fn check(username: &str, key: &hmac::Key, id: [u8; 12]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(128);
+    out.extend_from_slice(&BINDING_REQUEST.to_be_bytes());
+    out.extend_from_slice(&[0, 0]);
+    out.extend_from_slice(&MAGIC_COOKIE);
+    out.extend_from_slice(&id);
+    put_attribute(&mut out, USERNAME, username.as_bytes());
+    put_length(&mut out, 4 + INTEGRITY_BYTES);
+    let tag = hmac::sign(key, &out);
+    put_attribute(&mut out, MESSAGE_INTEGRITY, tag.as_ref());
+    out
+}
+
+/// Whether this answers the check with that id.
+pub(crate) fn answers(datagram: &[u8], id: [u8; 12]) -> bool {
+    datagram.starts_with(&BINDING_SUCCESS.to_be_bytes()) && datagram.get(8..HEADER_BYTES) == Some(&id)
+}
+
 /// The key of an integrity attribute: the answerer's password (RFC 8445 7.2.2).
 pub(crate) fn key(password: &str) -> hmac::Key {
     hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, password.as_bytes())
@@ -243,5 +262,10 @@ mod tests {
             assert!(!believed, "byte {at} changed");
         }
         fuzz(&bytes);
+        let ours = super::check("ours:self", &key(PASSWORD), [9; 12]);
+        let request = Request::parse(&ours).expect("a check");
+        assert!(request.verify(&key(PASSWORD)));
+        let answer = request.success(&key(PASSWORD), SocketAddr::from(([127, 0, 0, 1], 9)));
+        assert!(answers(&answer, [9; 12]) && !answers(&answer, [8; 12]) && !answers(&ours, [9; 12]));
     }
 }

@@ -169,6 +169,7 @@ impl Port {
                 self.shard.remove_track(track);
                 self.tracks.remove(&track);
             }
+            Command::ExpectProbe(credentials) => self.shard.expect_probe(&credentials),
             Command::Push { track, frame } => self.shard.push(now, track, frame),
         }
     }
