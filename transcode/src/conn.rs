@@ -124,7 +124,7 @@ async fn read(mut stdout: ChildStdout, reports: mpsc::Sender<Result<Report, Ende
             Err(error) => break error.into(),
         }
         loop {
-            match reader.next() {
+            match reader.next_message() {
                 Ok(Some(report)) => {
                     if reports.send(Ok(report)).await.is_err() {
                         return;

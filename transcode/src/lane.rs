@@ -24,6 +24,8 @@ const UNREAD_SAMPLES_MAX: usize = 512;
 const CAUGHT_UP: Duration = Duration::from_millis(200);
 /// A child that is fed for so long and gives nothing hangs.
 const HANG: Duration = Duration::from_secs(5);
+/// A child that has given something so lately works.
+const ANSWERED: Duration = Duration::from_secs(1);
 /// The longest pause between two looks that counts as feeding: a publisher's silence is nobody's fault.
 const FEED_GAP_MAX: Duration = Duration::from_millis(500);
 /// Source times remembered to tell when an output's source arrived: more than an encoder holds back, and what is unread.
@@ -170,13 +172,19 @@ impl Lane {
     pub fn close(&mut self, orders: &mut Vec<Order>) -> bool {
         self.end_run(orders);
         self.closing = true;
+        self.unanswered = Duration::ZERO;
         self.runs.is_empty()
     }
 
-    /// Looks at the clock. True when the child hangs.
+    /// Looks at the clock. True when the child was asked and has not answered for too long.
     pub fn handle_tick(&mut self, now: Instant) -> bool {
-        self.look(now, !self.unread.is_empty());
+        self.look(now, self.closing || !self.unread.is_empty());
         self.unanswered > HANG
+    }
+
+    /// The child makes this output now.
+    pub fn is_answered(&self) -> bool {
+        !self.runs.is_empty() && !self.closing && self.unanswered < ANSWERED
     }
 
     pub fn handle_report(&mut self, report: Report, now: Instant, history: &mut History) -> Result<Verdict, Broken> {

@@ -27,7 +27,7 @@ use crate::{
     conn::{Ended, Worker},
     lane::{self, History, Lane, Verdict},
     metrics::Metrics,
-    wire::{Order, Report, Wish},
+    wire::{self, Order, Report, Wish},
 };
 
 const PROGRAM: &str = "codecast-transcode";
@@ -41,10 +41,13 @@ const HELLO_WAIT: Duration = Duration::from_secs(20);
 const BACKOFF_MS: [u64; 6] = [200, 400, 800, 1600, 3200, 5000];
 /// A child that lived so long was sound: the next death counts as a first.
 const SOUND_AFTER: Duration = Duration::from_secs(10);
+/// A child that so often ends before it has started lacks a library, and the next one will too.
+const START_FAILURES_MAX: usize = 3;
 /// What is missing is looked for again so much later: the operator may have installed it.
 const MISSING_RETRY: Duration = Duration::from_secs(30);
 /// How long `drain` waits for children to end.
 const DRAIN_WAIT: Duration = Duration::from_secs(2);
+const RETIRED: &str = "the stream is over";
 
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -61,13 +64,7 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self {
-            program: None,
-            opus_bitrate: 128_000,
-            aac_bitrate: 160_000,
-            video_bitrate: None,
-            idle: Duration::from_secs(10),
-        }
+        Self { program: None, opus_bitrate: 128_000, aac_bitrate: 160_000, video_bitrate: None, idle: Duration::from_secs(10) }
     }
 }
 
@@ -141,8 +138,8 @@ enum Event {
     Items(Made, Next),
     Report(Result<Report, Ended>),
     Tick,
-    /// The stream is retired.
-    Over,
+    /// The stream is retired, or the server stops.
+    Over(&'static str),
 }
 
 impl Task {
@@ -165,23 +162,22 @@ impl Task {
     async fn run(mut self, mut draining: watch::Receiver<bool>) {
         let mut next_tick = Instant::now();
         loop {
-            let sleeping = if self.needs_ticks() { next_tick } else { Instant::now() + Duration::from_secs(3600) };
+            let ticks = self.needs_ticks();
             let event = tokio::select! {
                 biased;
-                _ = draining.wait_for(|draining| *draining) => Event::Over,
-                () = sleep_until(sleeping.into()) => Event::Tick,
+                _ = draining.wait_for(|draining| *draining) => Event::Over("the server stops"),
+                () = sleep_until(next_tick.into()), if ticks => Event::Tick,
                 event = poll_fn(|cx| self.poll_event(cx)) => event,
             };
             let now = Instant::now();
             if matches!(event, Event::Tick) {
                 next_tick = now + TICK;
             }
-            if matches!(event, Event::Over) {
-                break;
+            if let Event::Over(reason) = event {
+                return self.close_child(reason);
             }
             self.handle_event(event, now);
         }
-        self.close_child();
     }
 
     fn needs_ticks(&self) -> bool {
@@ -200,7 +196,7 @@ impl Task {
         for output in &mut self.outputs {
             let Some(reading) = &mut output.reading else { continue };
             if let Poll::Ready(next) = reading.poll(cx) {
-                return Poll::Ready(if next == Next::Closed { Event::Over } else { Event::Items(output.made, next) });
+                return Poll::Ready(if next == Next::Closed { Event::Over(RETIRED) } else { Event::Items(output.made, next) });
             }
         }
         if self.outputs.iter().all(|output| output.reading.is_none()) {
@@ -214,7 +210,7 @@ impl Task {
         while let Poll::Ready(next) = self.life.poll_next(cx, &mut ignored, BATCH) {
             ignored.clear();
             if next == Next::Closed {
-                return Poll::Ready(Event::Over);
+                return Poll::Ready(Event::Over(RETIRED));
             }
         }
         Poll::Pending
@@ -222,12 +218,17 @@ impl Task {
 
     fn handle_event(&mut self, event: Event, now: Instant) {
         let outcome = match event {
-            Event::Demands | Event::Over => Ok(()),
+            Event::Demands => self.refresh(now),
+            Event::Tick => self.handle_tick(now).and_then(|()| self.refresh(now)),
             Event::Items(made, next) => self.handle_items(made, next, now),
+            Event::Report(Err(Ended::Protocol(error @ wire::Error::Version(_)))) => {
+                self.close_child("it is of another release");
+                return self.lack(&error.to_string(), now);
+            }
             Event::Report(report) => report.map_err(|e| e.to_string()).and_then(|report| self.handle_report(report, now)),
-            Event::Tick => self.handle_tick(now),
+            Event::Over(_) => Ok(()),
         };
-        if let Err(reason) = outcome.and_then(|()| self.refresh(now)) {
+        if let Err(reason) = outcome {
             self.replace_child(&reason, now);
         }
     }
@@ -235,7 +236,7 @@ impl Task {
     /// Makes what runs equal to what is wanted.
     fn refresh(&mut self, now: Instant) -> Result<(), String> {
         if self.outputs.iter().all(|output| output.reading.is_none() && !self.stream.is_demanded(output.made)) {
-            self.close_child();
+            self.close_child("nobody needs it");
             return Ok(());
         }
         let present = self.stream.present();
@@ -259,7 +260,7 @@ impl Task {
         if wanted && self.child.is_none() && now >= self.not_before {
             self.start_child(now);
         } else if !wanted && self.outputs.iter().all(|output| output.reading.is_none()) {
-            self.close_child();
+            self.close_child("nobody needs it");
         }
         Ok(())
     }
@@ -283,10 +284,15 @@ impl Task {
             ),
             _ => format!("{} cannot be started: {error}", program.display()),
         };
+        self.lack(&sentence, now);
+    }
+
+    /// Nothing can be made here for a while.
+    fn lack(&mut self, sentence: &str, now: Instant) {
         warn!(stream = %self.stream.name, "nothing can be transcoded: {sentence}");
         for output in &mut self.outputs {
             output.missing_until = Some(now + MISSING_RETRY);
-            self.stream.set_making(output.made, Making::Unavailable(sentence.as_str().into()));
+            self.stream.set_making(output.made, Making::Unavailable(sentence.into()));
         }
     }
 
@@ -294,14 +300,29 @@ impl Task {
         if self.child.as_ref().is_some_and(|child| !child.ready && now.duration_since(child.started) > HELLO_WAIT) {
             return Err("it did not start in time".into());
         }
-        for output in &mut self.outputs {
-            if let Some(reading) = &mut output.reading
-                && reading.lane.handle_tick(now)
-            {
-                return Err(format!("it was fed and made no {} for too long", output.made.as_str()));
+        for at in 0..self.outputs.len() {
+            let Output { made, reading: Some(reading), .. } = &mut self.outputs[at] else { continue };
+            if !reading.lane.handle_tick(now) {
+                continue;
             }
+            let (made, closing) = (*made, reading.lane.is_closing());
+            let others_work = self.outputs.iter().flat_map(|output| &output.reading).any(|reading| reading.lane.is_answered());
+            if closing || !others_work {
+                return Err(format!("it was fed and made no {} for too long", made.as_str()));
+            }
+            self.give_up(at, now)?;
         }
         Ok(())
+    }
+
+    /// One output cannot be made of what this publisher sends: the others must not suffer from it.
+    fn give_up(&mut self, at: usize, now: Instant) -> Result<(), String> {
+        let made = self.outputs[at].made;
+        let sentence = format!("no {} can be made of what the publisher sends: see the log", made.as_str());
+        warn!(stream = %self.stream.name, "{sentence}");
+        self.outputs[at].missing_until = Some(now + MISSING_RETRY);
+        self.stream.set_making(made, Making::Unavailable(sentence.into()));
+        self.close_output(at)
     }
 
     // ---- what the source sends ----
@@ -386,7 +407,9 @@ impl Task {
                 if let Some(latency) = sample.latency {
                     self.shared.metrics.latency(made).observe(latency.as_secs_f64());
                 }
-                self.stream.set_making(made, Making::Running);
+                if !reading.lane.is_closing() {
+                    self.stream.set_making(made, Making::Running);
+                }
             }
             Verdict::Closed => self.forget_lane(made as usize),
         }
@@ -396,7 +419,8 @@ impl Task {
 
     fn handle_hello(&mut self, missing: Vec<(Made, String)>, now: Instant) -> Result<(), String> {
         for output in &mut self.outputs {
-            let lacks: Vec<_> = missing.iter().filter(|(made, _)| *made == output.made).map(|(_, element)| element.as_str()).collect();
+            let lacks: Vec<_> =
+                missing.iter().filter(|(made, _)| *made == output.made).map(|(_, element)| element.as_str()).collect();
             output.missing_until = (!lacks.is_empty()).then_some(now + MISSING_RETRY);
             let making = match lacks.is_empty() {
                 true => Making::Idle,
@@ -412,7 +436,7 @@ impl Task {
             Some(child) if !child.ready => child.ready = true,
             _ => return Err("it said hello twice".into()),
         }
-        Ok(())
+        self.refresh(now)
     }
 
     // ---- endings ----
@@ -450,9 +474,9 @@ impl Task {
         Some(child)
     }
 
-    fn close_child(&mut self) {
+    fn close_child(&mut self, reason: &str) {
         if let Some(child) = self.take_child() {
-            info!(stream = %self.stream.name, "transcoding ends: nobody needs it");
+            info!(stream = %self.stream.name, "transcoding ends: {reason}");
             child.worker.close();
         }
     }
@@ -467,7 +491,12 @@ impl Task {
         self.not_before = now + wait;
         self.shared.metrics.restarts.inc();
         warn!(stream = %self.stream.name, "codecast-transcode is replaced in {} ms: {reason}", wait.as_millis());
+        let starts = child.ready;
         child.worker.abort();
+        if !starts && self.failures >= START_FAILURES_MAX {
+            self.failures = 0;
+            self.lack(&format!("{PROGRAM} ends before it has started ({reason}): the log tells what it wrote"), now);
+        }
     }
 }
 

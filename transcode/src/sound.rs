@@ -73,7 +73,13 @@ impl FrameTimes {
         Self { next: Timestamp::new(begin.ticks.saturating_sub(lead.into()), scale), frame }
     }
 
-    pub fn next(&mut self) -> Timestamp {
+    /// Where the next frame will be: where the sound made so far ends.
+    pub fn end(&self) -> Timestamp {
+        self.next
+    }
+
+    /// The time of the next frame.
+    pub fn take(&mut self) -> Timestamp {
         let now = self.next;
         self.next.ticks = now.ticks.saturating_add(self.frame.into());
         now
@@ -133,6 +139,7 @@ mod tests {
     #[test]
     fn frames_follow_each_other() {
         let mut times = FrameTimes::new(ms(100), Timescale::new(48_000).unwrap(), 960, 312);
-        assert_eq!([times.next().ticks, times.next().ticks], [4488, 5448]);
+        assert_eq!([times.take().ticks, times.take().ticks], [4488, 5448]);
+        assert_eq!(times.end().ticks, 6408);
     }
 }

@@ -78,7 +78,9 @@ pub enum Order {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Report {
     /// First of all. What cannot be made here, and the element that it lacks.
-    Hello { missing: Vec<(Made, String)> },
+    Hello {
+        missing: Vec<(Made, String)>,
+    },
     Track(Made, Arc<Track>),
     Sample(Made, Coded),
     /// So many Samples of the lane have left its queue.
@@ -139,7 +141,7 @@ impl<M: Message> Reader<M> {
     }
 
     /// The next message, once all of it is there. After an error the peer is not to be read any further.
-    pub fn next(&mut self) -> Result<Option<M>, Error> {
+    pub fn next_message(&mut self) -> Result<Option<M>, Error> {
         let Some(length) = self.unread.first_chunk::<4>() else { return Ok(None) };
         let length = u32::from_be_bytes(*length) as usize;
         if length > FRAME_BYTES_MAX {
@@ -362,7 +364,7 @@ fn read_all<M: Message>(pieces: &[&[u8]]) -> (Vec<M>, Option<Error>) {
     for piece in pieces {
         reader.buffer().extend_from_slice(piece);
         loop {
-            match reader.next() {
+            match reader.next_message() {
                 Ok(Some(message)) => messages.push(message),
                 Ok(None) => break,
                 Err(error) => return (messages, Some(error)),
@@ -412,7 +414,13 @@ mod tests {
     }
 
     fn bytes_of<M: Message>(messages: &[M]) -> Vec<u8> {
-        messages.iter().flat_map(|m| { let f = m.encode(); [f.head, f.payload].concat() }).collect()
+        messages
+            .iter()
+            .flat_map(|m| {
+                let f = m.encode();
+                [f.head, f.payload].concat()
+            })
+            .collect()
     }
 
     #[test]
@@ -420,7 +428,11 @@ mod tests {
         fn check<M: Message + PartialEq + std::fmt::Debug>(messages: Vec<M>) {
             let bytes = bytes_of(&messages);
             for at in 0..=bytes.len() {
-                assert_eq!(read_all::<M>(&[&bytes[..at], &bytes[at..]]), (messages.iter().map(clone).collect(), None), "cut at {at}");
+                assert_eq!(
+                    read_all::<M>(&[&bytes[..at], &bytes[at..]]),
+                    (messages.iter().map(clone).collect(), None),
+                    "cut at {at}"
+                );
             }
             let single: Vec<&[u8]> = bytes.chunks(1).collect();
             assert_eq!(read_all::<M>(&single), (messages, None));

@@ -1,6 +1,8 @@
 //! The supervisor against a child that misbehaves. The child is this very test program, started by a script as
 //! `worker_of_the_others`, which speaks the protocol on descriptor 3, for standard output is the test runner's.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use std::{
     fs,
     io::{Read, Write},
@@ -18,7 +20,7 @@ use std::{
 use bytes::Bytes;
 use media_core::{
     Cursor, Item, Parameters, Publication, Registry, Sample, Stream, StreamKey, StreamName, Timescale, Timestamp, Track, TrackId,
-    codec::{aac, opus},
+    codec::{aac, h264, opus},
     registry::Acquire,
     stream::{Made, Making},
 };
@@ -35,10 +37,10 @@ const BEHAVIOUR: &str = "CODECAST_TEST_WORKER";
 #[test]
 fn worker_of_the_others() {
     let Ok(behaviour) = std::env::var(BEHAVIOUR) else { return };
-    let mut out = fs::File::options().write(true).open("/dev/fd/3").unwrap();
-    let mut say = |report: Report| {
+    let out = fs::File::options().write(true).open("/dev/fd/3").unwrap();
+    let say = |report: Report| {
         let frame = report.encode();
-        if out.write_all(&[frame.head, frame.payload].concat()).is_err() {
+        if (&out).write_all(&[frame.head, frame.payload].concat()).is_err() {
             exit(0);
         }
     };
@@ -46,6 +48,10 @@ fn worker_of_the_others() {
         "mute" => loop {
             std::thread::park();
         },
+        "unlinked" => exit(127),
+        "future" => {
+            let _ = (&out).write_all(&[0, 0, 0, 3, 200, 16, 0]);
+        }
         "lacks" => say(Report::Hello { missing: vec![(Made::Opus, "opusenc".into())] }),
         _ => say(Report::Hello { missing: Vec::new() }),
     }
@@ -59,13 +65,14 @@ fn worker_of_the_others() {
             exit(0);
         }
         reader.buffer().extend_from_slice(&bytes[..length]);
-        while let Some(order) = reader.next().unwrap() {
+        while let Some(order) = reader.next_message().unwrap() {
             match order {
                 Order::Track(made, _) => say(Report::Track(made, Arc::new(opus_track()))),
                 Order::Sample(made, coded) => {
                     samples += 1;
                     match behaviour.as_str() {
                         "deaf" => (),
+                        "blind" if made == Made::Video => say(Report::Consumed(made, 1)),
                         "miser" => say(made_of(made, &coded)),
                         "liar" => say(Report::Consumed(made, 1_000_000)),
                         "dies" if samples == 20 => exit(7),
@@ -91,6 +98,13 @@ fn opus_track() -> Track {
     let parameters = Parameters::Opus(opus::Parameters { channels: 2 });
     Track { id: TrackId::AUDIO, timescale: Timescale::new(48_000).unwrap(), parameters }
 }
+
+/// ffmpeg 5.1.9, `-f lavfi -i testsrc=s=640x360:r=30 -c:v libx264 -tune zerolatency -g 60`: the avcC box.
+const RECORD: &[u8] = &[
+    0x01, 0x64, 0x00, 0x1e, 0xff, 0xe1, 0x00, 0x1a, 0x67, 0x64, 0x00, 0x1e, 0xac, 0xb2, 0x01, 0x40, 0x5f, 0xf2, 0xe0, 0x22, 0x00,
+    0x00, 0x03, 0x00, 0x02, 0x00, 0x00, 0x03, 0x00, 0x79, 0x1e, 0x2c, 0x5c, 0x90, 0x01, 0x00, 0x06, 0x68, 0xeb, 0xc3, 0xcb, 0x22,
+    0xc0, 0xfd, 0xf8, 0xf8, 0x00,
+];
 
 // ---- its server -----------------------------------------------------------------------------------------------------
 
@@ -229,7 +243,11 @@ async fn it_starts_on_demand_and_ends_when_nobody_needs_it() {
     assert_eq!((rig.workers(), rig.pids().len()), (0.0, 0));
     let demand = rig.stream.demand(Made::Opus);
     let (mut cursor, mut items) = (demand.subscribe(), Vec::new());
-    rig.until("opus", |_| { read(&mut cursor, &mut items); samples(&items).len() > 20 }).await;
+    rig.until("opus", |_| {
+        read(&mut cursor, &mut items);
+        samples(&items).len() > 20
+    })
+    .await;
     assert!(matches!(items[0], Item::Join { .. }));
     assert_eq!((demand.making(), rig.workers()), (Making::Running, 1.0));
     // A second demand, and one for what the source is already, start nothing.
@@ -246,7 +264,11 @@ async fn it_starts_on_demand_and_ends_when_nobody_needs_it() {
     // And again.
     let demand = rig.stream.demand(Made::Opus);
     let (mut cursor, mut again) = (demand.subscribe(), Vec::new());
-    rig.until("opus again", |_| { read(&mut cursor, &mut again); samples(&again).len() > 3 }).await;
+    rig.until("opus again", |_| {
+        read(&mut cursor, &mut again);
+        samples(&again).len() > 3
+    })
+    .await;
     assert_eq!(joins(&again), 0, "the same publisher joins once");
     rig.transcoder.drain().await;
     assert_eq!(rig.workers(), 0.0);
@@ -258,7 +280,11 @@ async fn a_killed_child_is_replaced_and_the_stream_lives_on() {
     let demand = rig.stream.demand(Made::Opus);
     let (mut cursor, mut items) = (demand.subscribe(), Vec::new());
     for kills in 1..=3 {
-        rig.until("opus", |rig| { read(&mut cursor, &mut items); rig.pids().len() == kills && demand.making() == Making::Running }).await;
+        rig.until("opus", |rig| {
+            read(&mut cursor, &mut items);
+            rig.pids().len() == kills && demand.making() == Making::Running
+        })
+        .await;
         for _ in 0..kills * 7 {
             rig.publish().await;
         }
@@ -267,7 +293,11 @@ async fn a_killed_child_is_replaced_and_the_stream_lives_on() {
         rig.until("the loss to be seen", |rig| rig.restarts() == kills as f64).await;
     }
     let before = samples(&items).len();
-    rig.until("opus after all", |_| { read(&mut cursor, &mut items); samples(&items).len() > before + 20 }).await;
+    rig.until("opus after all", |_| {
+        read(&mut cursor, &mut items);
+        samples(&items).len() > before + 20
+    })
+    .await;
     assert_eq!(joins(&items), 1);
     assert!(samples(&items).windows(2).all(|pair| pair[0].dts < pair[1].dts));
     assert!(samples(&items).windows(2).all(|pair| Arc::ptr_eq(&pair[0].track, &pair[1].track)), "the same track all along");
@@ -286,6 +316,40 @@ async fn children_that_die_lie_or_hang_are_replaced() {
         assert!(rig.pids().len() <= restarts as usize + 1);
         assert_eq!(rig.registry.publishers(), 1);
     }
+}
+
+#[tokio::test]
+async fn an_output_that_cannot_be_made_is_given_up_and_the_others_go_on() {
+    let mut rig = Rig::new("blind");
+    let demands = [Made::Opus, Made::Video].map(|made| rig.stream.demand(made));
+    let parameters = Parameters::H264(h264::Parameters::parse(Bytes::from_static(RECORD)).unwrap());
+    let track = Arc::new(Track { id: TrackId::VIDEO, timescale: Timescale::MILLIS, parameters });
+    let deadline = Instant::now() + Duration::from_secs(15);
+    for n in 0.. {
+        let (at, payload) = (Timestamp::from_millis(n * 5), Bytes::from_static(&[0; 9]));
+        let picture = Sample {
+            track: Arc::clone(&track),
+            pts: at,
+            dts: at,
+            duration: None,
+            keyframe: true,
+            payload,
+            received: Instant::now(),
+        };
+        rig.publication.as_ref().unwrap().publish(picture).unwrap();
+        rig.publish().await;
+        if matches!(demands[1].making(), Making::Unavailable(_)) {
+            break;
+        }
+        assert!(Instant::now() < deadline, "never given up");
+    }
+    let (mut cursor, mut items) = (demands[0].subscribe(), Vec::new());
+    rig.until("opus goes on", |_| {
+        read(&mut cursor, &mut items);
+        samples(&items).len() > 20
+    })
+    .await;
+    assert_eq!((rig.restarts(), rig.pids().len()), (0.0, 1));
 }
 
 #[tokio::test]
@@ -312,6 +376,21 @@ async fn a_missing_program_is_said_and_not_tried_all_the_time() {
 }
 
 #[tokio::test]
+async fn a_program_that_never_starts_or_is_of_another_release_is_said() {
+    for (behaviour, words, tries) in [("unlinked", "before it has started", 3), ("future", "of one release", 1)] {
+        let mut rig = Rig::new(behaviour);
+        let demand = rig.stream.demand(Made::Opus);
+        rig.until("it is said", |_| matches!(demand.making(), Making::Unavailable(_))).await;
+        let Making::Unavailable(sentence) = demand.making() else { panic!() };
+        assert!(sentence.contains(words), "{sentence}");
+        for _ in 0..200 {
+            rig.publish().await;
+        }
+        assert_eq!((rig.pids().len(), rig.workers()), (tries, 0.0));
+    }
+}
+
+#[tokio::test]
 async fn missing_elements_are_said_and_the_child_ends() {
     let mut rig = Rig::new("lacks");
     let demand = rig.stream.demand(Made::Opus);
@@ -330,11 +409,19 @@ async fn a_returning_publisher_is_joined_anew_and_a_retired_stream_ends_the_task
     let mut rig = Rig::new("good");
     let demand = rig.stream.demand(Made::Opus);
     let (mut cursor, mut items) = (demand.subscribe(), Vec::new());
-    rig.until("opus", |_| { read(&mut cursor, &mut items); samples(&items).len() > 5 }).await;
+    rig.until("opus", |_| {
+        read(&mut cursor, &mut items);
+        samples(&items).len() > 5
+    })
+    .await;
     rig.publication = None;
     rig.publication = Some(acquire(&rig.registry));
     rig.sent = 0;
-    rig.until("a second join", |_| { read(&mut cursor, &mut items); joins(&items) == 2 && samples(&items).len() > 20 }).await;
+    rig.until("a second join", |_| {
+        read(&mut cursor, &mut items);
+        joins(&items) == 2 && samples(&items).len() > 20
+    })
+    .await;
     let leave = items.iter().position(|item| matches!(item, Item::Leave)).unwrap();
     assert!(matches!(items[leave + 1], Item::Join { .. }));
     rig.publication = None;

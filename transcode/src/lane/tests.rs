@@ -84,7 +84,9 @@ impl Play {
     fn made_track(&mut self) -> String {
         let made = self.lane.made;
         let track = match made {
-            Made::Video => Track { timescale: timescale(made, 0).unwrap(), parameters: video().parameters.clone(), id: TrackId::VIDEO },
+            Made::Video => {
+                Track { timescale: timescale(made, 0).unwrap(), parameters: video().parameters.clone(), id: TrackId::VIDEO }
+            }
             _ => {
                 let parameters = Parameters::Opus(opus::Parameters { channels: 2 });
                 Track { id: TrackId::AUDIO, timescale: timescale(made, 0).unwrap(), parameters }
@@ -181,7 +183,10 @@ fn a_second_child_goes_on_where_the_first_one_stopped() {
     assert_eq!(p.made(33), "repeated");
     assert_eq!(p.made(66), "66");
     p.lane = Lane::new(Made::Video, Some(2), p.now);
-    assert!(matches!(p.lane.open(Wish::default(), &p.history), Order::Open(_, Wish { after: None, .. })), "another publisher's time");
+    assert!(
+        matches!(p.lane.open(Wish::default(), &p.history), Order::Open(_, Wish { after: None, .. })),
+        "another publisher's time"
+    );
     assert!(matches!(p.history.settle(Some(2)), Some(Item::Leave)));
     assert!(p.history.settle(Some(2)).is_none(), "said once");
 }
@@ -285,6 +290,8 @@ fn latency_is_told_from_the_source_that_a_sample_was_made_of() {
     }
     let pts = Timestamp::from_millis(9 * 33).to(Timescale::new(90_000).unwrap());
     let coded = Coded { pts, dts: pts, duration: 0, keyframe: false, payload: Bytes::new() };
-    let Ok(Verdict::Push(made)) = p.lane.handle_report(Report::Sample(Made::Video, coded), p.now, &mut p.history) else { panic!() };
+    let Ok(Verdict::Push(made)) = p.lane.handle_report(Report::Sample(Made::Video, coded), p.now, &mut p.history) else {
+        panic!()
+    };
     assert_eq!(made.latency, Some(Duration::from_millis(33)));
 }

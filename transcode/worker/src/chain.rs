@@ -1,14 +1,24 @@
-//! What every pipeline here has in common: it starts, errors end the process, it gives out what it holds, it stops.
+//! What every pipeline here has in common: it starts, it fails or gives out what it holds, it stops.
 //!
 //! Nothing waits for a clock or a state change: no sink is ready before the first Sample is pushed.
 
-use std::{process::exit, sync::mpsc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+        mpsc::{self, SyncSender},
+    },
+    time::Duration,
+};
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
 use gst::prelude::*;
-use media_core::{Timescale, Timestamp};
-use transcode::{sound::NANOS, wire::Coded};
+use media_core::{Timescale, Timestamp, stream::Made};
+use transcode::{
+    sound::NANOS,
+    wire::{Coded, Report},
+};
 
 /// How long a pipeline may take to give out what it holds.
 const FINISH_WAIT: Duration = Duration::from_secs(1);
@@ -21,25 +31,28 @@ pub const SINK: &str = "sync=false async=false qos=false enable-last-sample=fals
 
 pub struct Chain {
     pipeline: gst::Pipeline,
+    failed: Arc<AtomicBool>,
 }
 
 impl Chain {
     pub fn new(description: &str) -> Result<Self> {
         let pipeline = gst::parse::launch(description).with_context(|| format!("no pipeline of {description}"))?;
         let pipeline = pipeline.downcast::<gst::Pipeline>().ok().context("several elements are a pipeline")?;
+        let failed = Arc::new(AtomicBool::new(false));
+        let fails = Arc::clone(&failed);
         // By a sync handler, so there is no main loop.
-        pipeline.bus().context("a pipeline has a bus")?.set_sync_handler(|_, message| {
+        pipeline.bus().context("a pipeline has a bus")?.set_sync_handler(move |_, message| {
             match message.view() {
                 gst::MessageView::Error(error) => {
                     eprintln!("{} {}", error.error(), error.debug().unwrap_or_default());
-                    exit(2);
+                    fails.store(true, Ordering::Relaxed);
                 }
                 gst::MessageView::Warning(warning) => eprintln!("{} {}", warning.error(), warning.debug().unwrap_or_default()),
                 _ => (),
             }
             gst::BusSyncReply::Drop
         });
-        Ok(Self { pipeline })
+        Ok(Self { pipeline, failed })
     }
 
     pub fn element<E: IsA<gst::Element>>(&self, name: &str) -> Result<E> {
@@ -50,20 +63,59 @@ impl Chain {
         self.pipeline.set_state(gst::State::Playing).map(|_| ()).context("the pipeline does not start")
     }
 
-    /// Calls `counted` for each buffer that leaves a source's queue.
-    pub fn count(&self, source: &gst_app::AppSrc, counted: impl Fn() + Send + Sync + 'static) -> Result<()> {
-        let pad = source.static_pad("src").context("a source has a pad")?;
-        pad.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
-            counted();
-            gst::PadProbeReturn::Ok
-        });
-        Ok(())
+    /// Nothing more comes out of it.
+    pub fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Relaxed)
     }
 
-    /// Lets everything out.
-    pub fn finish(self, source: &gst_app::AppSrc, ended: &mpsc::Receiver<()>) {
-        if source.end_of_stream().is_ok() && ended.recv_timeout(FINISH_WAIT).is_err() {
+    /// Lets everything out; gives what the sink says at its end.
+    pub fn finish<T>(self, source: &gst_app::AppSrc, ended: &mpsc::Receiver<T>) -> Option<T> {
+        if self.has_failed() {
+            return None;
+        }
+        source.end_of_stream().ok()?;
+        let end = ended.recv_timeout(FINISH_WAIT).ok();
+        if end.is_none() {
             eprintln!("a pipeline did not give out all that it held");
+        }
+        end
+    }
+}
+
+/// The way into a pipeline. Codecast gets a receipt for each Sample: when it leaves the queue, or when the run is over.
+pub struct Intake {
+    pub source: gst_app::AppSrc,
+    made: Made,
+    owed: Arc<AtomicU32>,
+    reports: SyncSender<Report>,
+}
+
+impl Intake {
+    pub fn new(chain: &Chain, caps: &gst::Caps, made: Made, reports: SyncSender<Report>) -> Result<Self> {
+        let source: gst_app::AppSrc = chain.element("source")?;
+        source.set_caps(Some(caps));
+        let owed = Arc::new(AtomicU32::new(0));
+        let (counted, receipts) = (Arc::clone(&owed), reports.clone());
+        source.static_pad("src").context("a source has a pad")?.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
+            counted.fetch_sub(1, Ordering::Relaxed);
+            // Where nobody reads reports, the process is about to end.
+            let _ = receipts.send(Report::Consumed(made, 1));
+            gst::PadProbeReturn::Ok
+        });
+        Ok(Self { source, made, owed, reports })
+    }
+
+    pub fn push(&self, coded: &Coded, clock: Clock) {
+        self.owed.fetch_add(1, Ordering::Relaxed);
+        // Refused where the pipeline has failed, which is seen with the next Sample.
+        let _ = self.source.push_buffer(buffer(coded, clock));
+    }
+
+    /// After its pipeline is gone.
+    pub fn settle(self) {
+        let owed = self.owed.load(Ordering::Relaxed);
+        if owed > 0 {
+            let _ = self.reports.send(Report::Consumed(self.made, owed));
         }
     }
 }
@@ -99,7 +151,7 @@ impl Clock {
 }
 
 /// A buffer with a Sample's bytes and times, without a copy.
-pub fn buffer(coded: &Coded, clock: Clock) -> gst::Buffer {
+fn buffer(coded: &Coded, clock: Clock) -> gst::Buffer {
     let mut buffer = gst::Buffer::from_slice(coded.payload.clone());
     let fields = buffer.get_mut().expect("a new buffer is not shared");
     fields.set_pts(clock.inward(coded.pts));

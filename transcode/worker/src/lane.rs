@@ -15,7 +15,12 @@ pub struct Lane {
     wish: Wish,
     track: Option<Arc<Track>>,
     run: Option<Run>,
+    /// A run has failed: the next one begins at a keyframe from here on.
+    resting_until: Option<Timestamp>,
 }
+
+/// How long a lane rests after a failure, in media time: what made it fail may still be coming.
+const REST: Timestamp = Timestamp::from_millis(1000);
 
 enum Run {
     Video(video::Run),
@@ -24,7 +29,7 @@ enum Run {
 
 impl Lane {
     pub fn new(made: Made, reports: SyncSender<Report>) -> Self {
-        Self { made, reports, wish: Wish::default(), track: None, run: None }
+        Self { made, reports, wish: Wish::default(), track: None, run: None, resting_until: None }
     }
 
     pub fn handle(&mut self, order: Order) -> Result<()> {
@@ -39,6 +44,7 @@ impl Lane {
                 self.finish_run();
                 self.track = None;
                 self.wish.after = None;
+                self.resting_until = None;
                 self.reports.send(Report::Ended(self.made)).context("nobody reads reports")?;
             }
             Order::Keyframe(_) => {
@@ -51,11 +57,19 @@ impl Lane {
     }
 
     fn handle_sample(&mut self, coded: Coded) -> Result<()> {
+        if self.run.as_ref().is_some_and(Run::has_failed) {
+            self.finish_run();
+            self.resting_until = Some(coded.dts + REST);
+        }
         if let Some(Run::Sound(run)) = &self.run
             && run.is_apart(&coded)
         {
             self.finish_run();
         }
+        if self.resting_until.is_some_and(|until| coded.dts < until || !coded.keyframe) {
+            return self.reports.send(Report::Consumed(self.made, 1)).context("nobody reads reports");
+        }
+        self.resting_until = None;
         let run = match &mut self.run {
             Some(run) => run,
             None => {
@@ -67,25 +81,37 @@ impl Lane {
             Run::Video(run) => run.push(&coded),
             Run::Sound(run) => run.push(&coded),
         }
+        Ok(())
     }
 
     fn begin(&mut self, first: &Coded) -> Result<Run> {
         let track = self.track.as_ref().context("a Sample before its track")?;
-        // Only the first run goes on where another process stopped.
-        let after: Option<Timestamp> = self.wish.after.take();
+        let after = self.wish.after.take();
         let reports = self.reports.clone();
         Ok(match (&track.parameters, self.made) {
             (Parameters::H264(p), Made::Video) => Run::Video(video::Run::start(p, &self.wish, after, first, reports)?),
-            (_, Made::Opus | Made::Aac) => Run::Sound(sound::Run::start(self.made, track, self.wish.bitrate, after, first, reports)?),
+            (_, Made::Opus | Made::Aac) => {
+                Run::Sound(sound::Run::start(self.made, track, self.wish.bitrate, after, first, reports)?)
+            }
             _ => anyhow::bail!("{} cannot be made of {}", self.made.as_str(), track.codec_string()),
         })
     }
 
+    /// The next run, if it is of the same publisher, goes on where this one stops.
     fn finish_run(&mut self) {
-        match self.run.take() {
+        self.wish.after = match self.run.take() {
             Some(Run::Video(run)) => run.finish(),
             Some(Run::Sound(run)) => run.finish(),
-            None => (),
+            None => return,
+        };
+    }
+}
+
+impl Run {
+    fn has_failed(&self) -> bool {
+        match self {
+            Self::Video(run) => run.has_failed(),
+            Self::Sound(run) => run.has_failed(),
         }
     }
 }

@@ -10,13 +10,13 @@ mod sound;
 mod video;
 
 use std::{
-    io::{Read, Write},
+    io::{IsTerminal, Read, Write},
     process::exit,
     sync::mpsc,
     thread,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use media_core::stream::Made;
 use transcode::wire::{Message, Order, Reader, Report};
 
@@ -33,6 +33,9 @@ fn main() {
 }
 
 fn run() -> Result<()> {
+    if std::io::stdin().is_terminal() {
+        bail!("codecast-transcode is started by codecast and does nothing by itself");
+    }
     // A lane that panics would leave the others working for a stream that is half dead.
     let told = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
@@ -52,7 +55,9 @@ fn run() -> Result<()> {
     });
     read(|order| {
         let made = match &order {
-            Order::Open(made, _) | Order::Track(made, _) | Order::Sample(made, _) | Order::End(made) | Order::Keyframe(made) => *made,
+            Order::Open(made, _) | Order::Track(made, _) | Order::Sample(made, _) | Order::End(made) | Order::Keyframe(made) => {
+                *made
+            }
         };
         // Not bounded here: codecast sends no more than it has credit for.
         lanes[made as usize].send(order).context("a lane is gone")
@@ -89,7 +94,7 @@ fn read(mut handle: impl FnMut(Order) -> Result<()>) -> Result<()> {
             return Ok(());
         }
         reader.buffer().extend_from_slice(&bytes[..length]);
-        while let Some(order) = reader.next()? {
+        while let Some(order) = reader.next_message()? {
             handle(order)?;
         }
     }

@@ -4,7 +4,7 @@
 //! a sound without holes, so its frames are counted and no time of GStreamer's is used for them.
 
 use std::sync::{
-    Arc,
+    Arc, Mutex, MutexGuard, PoisonError,
     atomic::{AtomicBool, Ordering},
     mpsc::{self, SyncSender},
 };
@@ -21,7 +21,7 @@ use transcode::{
     wire::{Coded, Report},
 };
 
-use crate::chain::{self, Chain, Clock};
+use crate::chain::{self, Chain, Clock, Intake};
 
 pub const OPUS_ELEMENTS: &[&str] = &["appsrc", "avdec_aac", "audioconvert", "audioresample", "opusenc", "appsink"];
 pub const AAC_ELEMENTS: &[&str] = &["appsrc", "opusdec", "audioconvert", "audioresample", "avenc_aac", "appsink"];
@@ -37,14 +37,14 @@ const PCM_BYTES: usize = 8;
 
 pub struct Run {
     chain: Chain,
-    source: gst_app::AppSrc,
+    intake: Intake,
     clock: Clock,
     scale: Timescale,
     /// Where the source's next Sample is due.
     due: Timestamp,
     /// What came out of the decoder does not join any more.
     apart: Arc<AtomicBool>,
-    ended: mpsc::Receiver<()>,
+    ended: mpsc::Receiver<Timestamp>,
 }
 
 impl Run {
@@ -62,10 +62,14 @@ impl Run {
             Parameters::H264(_) => bail!("sound cannot be made of H.264"),
         };
         let encoder = match made {
-            Made::Opus => format!("opusenc bitrate={bitrate} frame-size=20 audio-type=generic bandwidth=fullband perfect-timestamp=true"),
+            Made::Opus => {
+                format!("opusenc bitrate={bitrate} frame-size=20 audio-type=generic bandwidth=fullband perfect-timestamp=true")
+            }
             // GStreamer forces M/S stereo on by default, which makes wide stereo nearly mono; without it and its like the fast
             // coder is also the clean one (two tones: 80 dB above the rest, the default one 32).
-            _ => format!("avenc_aac bitrate={bitrate} perfect-timestamp=true aac-coder=fast aac-ms=false aac-is=false aac-pns=false"),
+            _ => format!(
+                "avenc_aac bitrate={bitrate} perfect-timestamp=true aac-coder=fast aac-ms=false aac-is=false aac-pns=false"
+            ),
         };
         let chain = Chain::new(&format!(
             "appsrc name=source {source} ! {decoder} ! audioconvert ! audio/x-raw,format=F32LE,layout=interleaved,channels=2 \
@@ -75,17 +79,14 @@ impl Run {
             source = chain::SOURCE,
             sink = chain::SINK,
         ))?;
-        let source: gst_app::AppSrc = chain.element("source")?;
-        source.set_caps(Some(&caps));
+        let intake = Intake::new(&chain, &caps, made, reports.clone())?;
         let clock = Clock::starting_with(first);
         let timing = Timing::new(made, &track.parameters, after, first);
         let apart = Arc::new(AtomicBool::new(false));
-        let consumed = reports.clone();
-        chain.count(&source, move || _ = consumed.send(Report::Consumed(made, 1)))?;
         join(&chain, clock, &timing, Arc::clone(&apart))?;
         let ended = report_samples(&chain.element("sink")?, made, &timing, reports)?;
         chain.start()?;
-        Ok(Self { chain, source, clock, scale: track.timescale, due: first.pts, apart, ended })
+        Ok(Self { chain, intake, clock, scale: track.timescale, due: first.pts, apart, ended })
     }
 
     /// Whether a Sample is so far from the one before, or the sound so broken, that a new run has to begin with it.
@@ -94,13 +95,20 @@ impl Run {
         off.abs() > FILL_MS_MAX || self.apart.load(Ordering::Relaxed)
     }
 
-    pub fn push(&mut self, coded: &Coded) -> Result<()> {
-        self.due = coded.pts + Timestamp::new(coded.duration.into(), self.scale);
-        self.source.push_buffer(chain::buffer(coded, self.clock)).map(|_| ()).context("the sound pipeline has stopped")
+    pub fn has_failed(&self) -> bool {
+        self.chain.has_failed()
     }
 
-    pub fn finish(self) {
-        self.chain.finish(&self.source, &self.ended);
+    pub fn push(&mut self, coded: &Coded) {
+        self.due = coded.pts + Timestamp::new(coded.duration.into(), self.scale);
+        self.intake.push(coded, self.clock);
+    }
+
+    /// Gives where the sound ends.
+    pub fn finish(self) -> Option<Timestamp> {
+        let end = self.chain.finish(&self.intake.source, &self.ended);
+        self.intake.settle();
+        end
     }
 }
 
@@ -117,8 +125,9 @@ impl Timing {
         // Who sends Opus over RTP counts from what was given to the encoder (RFC 7587 4.1), not from what comes out.
         let decoder_late = if matches!(source, Parameters::Opus(_)) { OPUS_LATE } else { 0 };
         let (frame, encoder_late) = if made == Made::Opus { (OPUS_FRAME, OPUS_LATE) } else { (AAC_FRAME, 0) };
-        // What goes on from an earlier process begins so that its first frame follows the last one of that.
-        let begin = after.map(|after| after.to(NANOS) + Timestamp::new(encoder_late.into(), rate_scale())).unwrap_or(first.pts);
+        // What goes on from an earlier run begins so that its first frame follows the last one of that.
+        let joined = after.map(|after| after.to(NANOS) + Timestamp::new(encoder_late.into(), rate_scale()));
+        let begin = joined.filter(|joined| (first.pts - *joined).ticks_in(Timescale::MILLIS) < FILL_MS_MAX).unwrap_or(first.pts);
         Self { begin, decoder_late, encoder_late, frame }
     }
 }
@@ -156,7 +165,8 @@ fn join(chain: &Chain, clock: Clock, timing: &Timing, apart: Arc<AtomicBool>) ->
                 if rest == 0 {
                     return Ok(gst::FlowSuccess::Ok);
                 }
-                let kept = buffer.copy_region(gst::BufferCopyFlags::MEMORY, skip * PCM_BYTES..).map_err(|_| gst::FlowError::Error)?;
+                let kept =
+                    buffer.copy_region(gst::BufferCopyFlags::MEMORY, skip * PCM_BYTES..).map_err(|_| gst::FlowError::Error)?;
                 push_pcm(&source, kept, rate, &mut pushed)?;
                 Ok(gst::FlowSuccess::Ok)
             })
@@ -178,10 +188,16 @@ fn push_pcm(source: &gst_app::AppSrc, mut buffer: gst::Buffer, rate: u32, pushed
     source.push_buffer(buffer).map(|_| ())
 }
 
-fn report_samples(sink: &gst_app::AppSink, made: Made, timing: &Timing, reports: SyncSender<Report>) -> Result<mpsc::Receiver<()>> {
+fn report_samples(
+    sink: &gst_app::AppSink,
+    made: Made,
+    timing: &Timing,
+    reports: SyncSender<Report>,
+) -> Result<mpsc::Receiver<Timestamp>> {
     let (eos, ended) = mpsc::channel();
     let scale = lane::timescale(made, RATE).context("48 kHz is a timescale")?;
-    let mut times = FrameTimes::new(timing.begin, scale, timing.frame, timing.encoder_late);
+    let times = Arc::new(Mutex::new(FrameTimes::new(timing.begin, scale, timing.frame, timing.encoder_late)));
+    let at_end = Arc::clone(&times);
     let (mut told, mut empty, frame) = (false, made == Made::Aac, timing.frame);
     sink.set_callbacks(
         gst_app::AppSinkCallbacks::builder()
@@ -195,15 +211,19 @@ fn report_samples(sink: &gst_app::AppSink, made: Made, timing: &Timing, reports:
                 if std::mem::take(&mut empty) {
                     return Ok(gst::FlowSuccess::Ok);
                 }
-                let pts = times.next();
+                let pts = lock(&times).take();
                 let coded = Coded { pts, dts: pts, duration: frame, keyframe: true, payload: chain::payload(buffer)? };
                 reports.send(Report::Sample(made, coded)).map_err(|_| gst::FlowError::Eos)?;
                 Ok(gst::FlowSuccess::Ok)
             })
-            .eos(move |_| _ = eos.send(()))
+            .eos(move |_| _ = eos.send(lock(&at_end).end()))
             .build(),
     );
     Ok(ended)
+}
+
+fn lock(times: &Mutex<FrameTimes>) -> MutexGuard<'_, FrameTimes> {
+    times.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn parameters(made: Made, caps: &gst::Caps) -> Result<Parameters, gst::FlowError> {

@@ -25,7 +25,7 @@ use transcode::{
     wire::{Coded, Report, Wish},
 };
 
-use crate::chain::{self, Chain, Clock};
+use crate::chain::{self, Chain, Clock, Intake};
 
 pub const ELEMENTS: &[&str] = &["appsrc", "h264parse", "avdec_h264", "queue", "videoconvert", "x264enc", "appsink"];
 
@@ -38,7 +38,7 @@ const SAME_PICTURE: gst::ClockTime = gst::ClockTime::from_useconds(100);
 
 pub struct Run {
     chain: Chain,
-    source: gst_app::AppSrc,
+    intake: Intake,
     encoder: gst::Element,
     clock: Clock,
     keys: Arc<Mutex<Keys>>,
@@ -69,7 +69,8 @@ impl Run {
     ) -> Result<Self> {
         let rate = (wish.bitrate == 0).then(|| SourceRate::new(wish.announced_bitrate));
         let bitrate = rate.as_ref().map_or(wish.bitrate, SourceRate::bitrate);
-        let FrameRate { frames, seconds } = parameters.frame_rate.or_else(|| announced(wish.frame_rate)).unwrap_or(FRAME_RATE_UNKNOWN);
+        let FrameRate { frames, seconds } =
+            parameters.frame_rate.or_else(|| announced(wish.frame_rate)).unwrap_or(FRAME_RATE_UNKNOWN);
         // `zerolatency` implies most of the rest; each is stated so that a preset cannot bring it back. More threads of
         // x264 would cost a picture of delay each, of the decoder too. The queue lets both work at once.
         let chain = Chain::new(&format!(
@@ -83,25 +84,26 @@ impl Run {
             sink = chain::SINK,
             kbit = bitrate / 1000,
         ))?;
-        let source: gst_app::AppSrc = chain.element("source")?;
         let caps = gst::Caps::builder("video/x-h264")
             .field("stream-format", "avc")
             .field("alignment", "au")
             .field("codec_data", gst::Buffer::from_slice(parameters.record.clone()))
             .field("framerate", gst::Fraction::new(frames as i32, seconds as i32));
-        source.set_caps(Some(&caps.build()));
+        let intake = Intake::new(&chain, &caps.build(), Made::Video, reports.clone())?;
         let clock = Clock::starting_with(first);
         let keys = Keys { after: after.map(|at| clock.inward(at) + SAME_PICTURE), ..Keys::default() };
         let keys = Arc::new(Mutex::new(keys));
         choose_pictures(&chain, Arc::clone(&keys))?;
-        let consumed = reports.clone();
-        chain.count(&source, move || _ = consumed.send(Report::Consumed(Made::Video, 1)))?;
         let ended = report_samples(&chain.element("sink")?, clock, reports);
         chain.start()?;
-        Ok(Self { source, encoder: chain.element("encoder")?, chain, clock, keys, rate, ended })
+        Ok(Self { intake, encoder: chain.element("encoder")?, chain, clock, keys, rate, ended })
     }
 
-    pub fn push(&mut self, coded: &Coded) -> Result<()> {
+    pub fn has_failed(&self) -> bool {
+        self.chain.has_failed()
+    }
+
+    pub fn push(&mut self, coded: &Coded) {
         if coded.keyframe {
             let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
             if keys.pending.len() == KEYFRAMES_MAX {
@@ -112,15 +114,18 @@ impl Run {
         if let Some(bitrate) = self.rate.as_mut().and_then(|rate| rate.observe(coded.dts, coded.payload.len())) {
             self.encoder.set_property("bitrate", bitrate / 1000);
         }
-        self.source.push_buffer(chain::buffer(coded, self.clock)).map(|_| ()).context("the video pipeline has stopped")
+        self.intake.push(coded, self.clock);
     }
 
     pub fn request_keyframe(&self) {
         self.keys.lock().unwrap_or_else(PoisonError::into_inner).requested = true;
     }
 
-    pub fn finish(self) {
-        self.chain.finish(&self.source, &self.ended);
+    /// Pictures are told apart by their times, so nothing has to be joined.
+    pub fn finish(self) -> Option<Timestamp> {
+        self.chain.finish(&self.intake.source, &self.ended);
+        self.intake.settle();
+        None
     }
 }
 
@@ -145,7 +150,12 @@ fn choose_pictures(chain: &Chain, keys: Arc<Mutex<Keys>>) -> Result<()> {
         drop(keys);
         if key && started {
             pad.push_event(
-                gst_video::DownstreamForceKeyUnitEvent::builder().timestamp(pts).stream_time(pts).running_time(pts).all_headers(true).build(),
+                gst_video::DownstreamForceKeyUnitEvent::builder()
+                    .timestamp(pts)
+                    .stream_time(pts)
+                    .running_time(pts)
+                    .all_headers(true)
+                    .build(),
             );
         }
         gst::PadProbeReturn::Ok

@@ -1,15 +1,20 @@
 //! The real program under the real supervisor: pictures and sound in, and what comes out measured.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod media;
 
 use std::{
+    io::{Read, Write},
     sync::Arc,
     thread::sleep,
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use media::{BEGIN_S, LEFT_HZ, RIGHT_HZ, Rig, heard, read, read_until, samples, scale, tone};
-use media_core::{Item, Parameters, Sample, Timestamp, codec::h264::Order, stream::Made};
+use media_core::{Item, Parameters, Sample, Timestamp, codec::h264, stream::Made};
+use transcode::wire::{Coded, Message, Order, Reader, Report, Wish};
 
 /// Sends each Sample when its decode time has come.
 fn send_live(rig: &Rig, media: &[Sample]) {
@@ -21,7 +26,7 @@ fn send_live(rig: &Rig, media: &[Sample]) {
 }
 
 fn assert_in_order_and_without_b_slices(made: &[Arc<Sample>]) {
-    let mut order = Order::default();
+    let mut order = h264::Order::default();
     for pair in made.windows(2) {
         assert!(pair[0].pts < pair[1].pts);
     }
@@ -29,13 +34,13 @@ fn assert_in_order_and_without_b_slices(made: &[Arc<Sample>]) {
         assert_eq!(sample.pts, sample.dts);
         order.observe(sample);
     }
-    assert_eq!(order, Order::Shown);
+    assert_eq!(order, h264::Order::Shown);
 }
 
 #[test]
 fn pictures_keep_their_times_and_keyframes_and_lose_their_b_frames() {
-    let source = media::video(1280, 720, 8, 2);
     let mut rig = Rig::new();
+    let source = media::video(640, 360, 5, 2);
     let demand = rig.stream.demand(Made::Video);
     let mut cursor = demand.subscribe();
     send_live(&rig, &source);
@@ -51,23 +56,30 @@ fn pictures_keep_their_times_and_keyframes_and_lose_their_b_frames() {
     let keys = |samples: &mut dyn Iterator<Item = (Timestamp, bool)>| samples.filter(|s| s.1).map(|s| s.0).collect::<Vec<_>>();
     assert_eq!(keys(&mut made.iter().map(|s| (s.pts, s.keyframe))), keys(&mut source.iter().map(|s| (s.pts, s.keyframe))));
     assert_eq!(made[0].pts.scale, scale(90_000));
+    let bits = |samples: &mut dyn Iterator<Item = usize>| samples.sum::<usize>() as f64;
+    let ratio = bits(&mut made.iter().map(|s| s.payload.len())) / bits(&mut source.iter().map(|s| s.payload.len()));
+    println!("{ratio:.2} of the source's bits");
+    assert!((0.5..1.5).contains(&ratio), "{ratio} of the source's bits");
 }
 
 /// How long pictures take from being sent to being offered again, by their own time; printed, for it depends on the machine.
 #[test]
 fn latency() {
     for bframes in [2, 0] {
-        let source = media::video(1280, 720, 8, bframes);
         let rig = Rig::new();
+        let source = media::video(1280, 720, 7, bframes);
         let demand = rig.stream.demand(Made::Video);
         let mut cursor = demand.subscribe();
         let mut cpu = 0.0;
         let sender = std::thread::scope(|scope| {
             let sending = scope.spawn(|| send_live(&rig, &source));
-            let mut late = Vec::new();
+            let (mut late, begun) = (Vec::new(), Instant::now());
             while !sending.is_finished() {
                 cpu = rig.cpu_seconds();
                 for sample in samples(&read(&mut cursor)) {
+                    if late.is_empty() {
+                        println!("the first picture comes {:?} after the first one is sent", begun.elapsed());
+                    }
                     late.push((sample.received.elapsed().as_secs_f64() * 1000.0, sample.pts));
                 }
                 sleep(Duration::from_millis(1));
@@ -75,15 +87,16 @@ fn latency() {
             late
         });
         // The start of the program is not the matter here.
-        let mut late: Vec<_> = sender.into_iter().filter(|(_, pts)| *pts > Timestamp::from_millis((BEGIN_S + 3) * 1000)).map(|l| l.0).collect();
+        let mut late: Vec<_> =
+            sender.into_iter().filter(|(_, pts)| *pts > Timestamp::from_millis((BEGIN_S + 2) * 1000)).map(|l| l.0).collect();
         late.sort_by(f64::total_cmp);
-        assert!(late.len() > 100, "{} pictures came in time", late.len());
+        assert!(!late.is_empty(), "no picture came while they were sent");
         println!(
             "720p30 with {bframes} B-frames: p50 {:.1} ms, p99 {:.1} ms, largest {:.1} ms; {:.2} cores",
             late[late.len() / 2],
             late[late.len() * 99 / 100],
             late[late.len() - 1],
-            cpu / 8.0
+            cpu / 7.0
         );
     }
 }
@@ -180,7 +193,7 @@ fn a_hole_is_filled_and_what_follows_is_in_its_place() {
     let [left, _] = heard(&made);
     // The hole is from 4.62 s to 4.85 s.
     for (from_s, to_s, level) in [(2.0, 4.5, 0.4), (4.66, 4.82, 0.0), (4.9, 10.0, 0.4)] {
-        let index = |seconds: f64| (seconds * 48_000.0) as usize - begin as usize;
+        let index = |seconds: f64| ((seconds * 48_000.0) as i64 - begin) as usize;
         let piece = &left[index(from_s)..index(to_s)];
         let found = tone(piece, begin + index(from_s) as i64, LEFT_HZ);
         assert!((found.level - level).abs() < 0.02, "{from_s} s: {}", found.level);
@@ -201,13 +214,13 @@ fn surround_is_mixed_down() {
 
 #[test]
 fn a_killed_program_costs_no_picture() {
-    let source = media::video(640, 360, 8, 2);
     let mut rig = Rig::new();
+    let source = media::video(640, 360, 6, 2);
     let demand = rig.stream.demand(Made::Video);
     let mut cursor = demand.subscribe();
     std::thread::scope(|scope| {
         let sending = scope.spawn(|| send_live(&rig, &source));
-        sleep(Duration::from_millis(3500));
+        sleep(Duration::from_millis(2500));
         let pid = rig.pid().expect("the program runs").to_string();
         assert!(std::process::Command::new("kill").args(["-9", &pid]).status().unwrap().success());
         sending.join().unwrap();
@@ -222,6 +235,82 @@ fn a_killed_program_costs_no_picture() {
     let keys = |samples: &mut dyn Iterator<Item = bool>| samples.filter(|key| *key).count();
     assert_eq!(keys(&mut made.iter().map(|s| s.keyframe)), keys(&mut source.iter().map(|s| s.keyframe)) + 1);
     assert!(Arc::ptr_eq(&made[0].track, &made[made.len() - 1].track));
+}
+
+/// Latency does not stay where a stall has brought it.
+#[test]
+fn a_stall_is_made_up_for() {
+    let rig = Rig::new();
+    let source = media::video(640, 360, 6, 2);
+    let demand = rig.stream.demand(Made::Video);
+    let mut cursor = demand.subscribe();
+    let late = std::thread::scope(|scope| {
+        let sending = scope.spawn(|| send_live(&rig, &source));
+        let stalling = scope.spawn(|| {
+            sleep(Duration::from_millis(2500));
+            let pid = rig.pid().expect("the program runs").to_string();
+            for (signal, then_ms) in [("-STOP", 700), ("-CONT", 0)] {
+                assert!(std::process::Command::new("kill").args([signal, &pid]).status().unwrap().success());
+                sleep(Duration::from_millis(then_ms));
+            }
+        });
+        let mut late = Vec::new();
+        while !sending.is_finished() {
+            late.extend(samples(&read(&mut cursor)).iter().map(|s| (s.pts, s.received.elapsed())));
+            sleep(Duration::from_millis(1));
+        }
+        stalling.join().unwrap();
+        late
+    });
+    let span = |from_ms: i64, to_ms: i64| {
+        let span = Timestamp::from_millis(BEGIN_S * 1000 + from_ms)..Timestamp::from_millis(BEGIN_S * 1000 + to_ms);
+        let mut late: Vec<_> = late.iter().filter(|(pts, _)| span.contains(pts)).map(|(_, late)| *late).collect();
+        late.sort();
+        late[late.len() / 2]
+    };
+    let (before, during, after) = (span(1500, 2400), span(2500, 3000), span(4500, 5500));
+    println!("before {before:?}, during {during:?}, after {after:?}");
+    assert!(during > Duration::from_millis(300) && after < before + Duration::from_millis(100));
+    assert_eq!(gauge(&rig, "codecast_transcode_dropped_samples_total"), 0.0, "so much lag is made up for, not cut out");
+}
+
+/// What decoders make of bytes that are no media is lost, and nothing else is.
+#[test]
+fn garbage_costs_what_it_replaces() {
+    let rig = Rig::new();
+    let mut source = media::video(640, 360, 4, 2);
+    for sample in &mut source[40..45] {
+        sample.payload = Bytes::from_static(b"\0\0\0\x05\x41no media, and a length that lies: \xff\xff\xff\xff");
+    }
+    let demand = rig.stream.demand(Made::Video);
+    let mut cursor = demand.subscribe();
+    send_live(&rig, &source);
+    let mut items = Vec::new();
+    let end = Timestamp::from_millis((BEGIN_S + 3) * 1000 + 700);
+    read_until(&mut cursor, &mut items, |items| samples(items).last().is_some_and(|last| last.pts > end));
+    let made = samples(&items);
+    assert_in_order_and_without_b_slices(&made);
+    let whole = made.iter().filter(|s| s.pts >= Timestamp::from_millis((BEGIN_S + 2) * 1000)).count();
+    assert!(whole > 50, "from the next keyframe on all is there, {whole}");
+    assert_eq!(gauge(&rig, "codecast_transcode_restarts_total"), 0.0);
+}
+
+#[test]
+fn garbage_in_sound_is_silence_in_its_place() {
+    let rig = Rig::new();
+    let mut source = media::aac(44_100, 10);
+    for sample in &mut source[200..206] {
+        sample.payload = Bytes::from_static(b"\xff\xf1no media\xff\xff\xff");
+    }
+    let made = transcode_sound(&rig, Made::Opus, &source);
+    assert!(made.windows(2).all(|pair| (pair[1].pts - pair[0].pts).ticks == 960));
+    let begin = made[0].pts.ticks - BEGIN_S * 48_000;
+    let [left, _] = heard(&made);
+    for from in [48_000, left.len() - 96_000] {
+        let found = tone(&left[from..from + 48_000], begin + from as i64, LEFT_HZ);
+        assert!((found.level - 0.4).abs() < 0.02 && found.late_ms.abs() < 0.1, "{} {} ms late", found.level, found.late_ms);
+    }
+    assert_eq!(gauge(&rig, "codecast_transcode_restarts_total"), 0.0);
 }
 
 #[test]
@@ -241,7 +330,8 @@ fn another_size_and_another_publisher() {
     send_live(&rig, &small);
     rig.publication = None;
     read_until(&mut cursor, &mut items, |items| items.iter().filter(|item| matches!(item, Item::Leave)).count() == 2);
-    let widths: Vec<_> = samples(&items).chunk_by(|a, b| Arc::ptr_eq(&a.track, &b.track)).map(|run| (width(&run[0]), run.len())).collect();
+    let widths: Vec<_> =
+        samples(&items).chunk_by(|a, b| Arc::ptr_eq(&a.track, &b.track)).map(|run| (width(&run[0]), run.len())).collect();
     assert_eq!(widths, [(640, 60), (1280, 60), (640, 60)]);
     let words: Vec<_> = items.iter().filter(|item| !matches!(item, Item::Sample(_))).collect();
     assert!(matches!(words[..], [Item::Join { .. }, Item::Leave, Item::Join { .. }, Item::Leave]), "{words:?}");
@@ -250,6 +340,49 @@ fn another_size_and_another_publisher() {
 fn width(sample: &Sample) -> u32 {
     let Parameters::H264(parameters) = &sample.track.parameters else { panic!("a picture is H.264") };
     parameters.width
+}
+
+#[test]
+fn a_killed_program_leaves_sound_on_its_grid() {
+    let rig = Rig::new();
+    let source = media::opus(6);
+    let demand = rig.stream.demand(Made::Aac);
+    let mut cursor = demand.subscribe();
+    std::thread::scope(|scope| {
+        let sending = scope.spawn(|| send_live(&rig, &source));
+        sleep(Duration::from_millis(2500));
+        let pid = rig.pid().expect("the program runs").to_string();
+        assert!(std::process::Command::new("kill").args(["-9", &pid]).status().unwrap().success());
+        sending.join().unwrap();
+    });
+    let mut items = Vec::new();
+    let end = source[source.len() - 1].pts - Timestamp::from_millis(100);
+    read_until(&mut cursor, &mut items, |items| samples(items).last().is_some_and(|last| last.pts > end));
+    assert_eq!(gauge(&rig, "codecast_transcode_restarts_total"), 1.0);
+    let made = samples(&items);
+    assert!(made.windows(2).all(|pair| (pair[1].pts - pair[0].pts).ticks == 1024), "what was lost is silence");
+    let begin = made[0].pts.ticks - BEGIN_S * 48_000;
+    let [left, _] = heard(&made);
+    let from = left.len() - 96_000;
+    let found = tone(&left[from..from + 48_000], begin + from as i64, LEFT_HZ);
+    assert!((found.level - 0.4).abs() < 0.02 && found.late_ms.abs() < 0.1, "{} {} ms late", found.level, found.late_ms);
+}
+
+#[test]
+fn another_rate_in_the_middle_leaves_sound_on_its_grid() {
+    let rig = Rig::new();
+    let (first, second) = (media::aac(44_100, 4), media::aac(48_000, 8));
+    // From the second that the first one reaches last.
+    let end = first[first.len() - 1].pts;
+    let source: Vec<_> = first.into_iter().chain(second.into_iter().filter(|s| s.pts > end)).collect();
+    let made = transcode_sound(&rig, Made::Opus, &source);
+    assert!(made.windows(2).all(|pair| (pair[1].pts - pair[0].pts).ticks == 960));
+    let begin = made[0].pts.ticks - BEGIN_S * 48_000;
+    let [left, _] = heard(&made);
+    for from in [48_000, left.len() - 96_000] {
+        let found = tone(&left[from..from + 48_000], begin + from as i64, LEFT_HZ);
+        assert!((found.level - 0.4).abs() < 0.02 && found.late_ms.abs() < 0.1, "{} {} ms late", found.level, found.late_ms);
+    }
 }
 
 /// So a child never outlives codecast, however that ended.
@@ -268,4 +401,50 @@ fn the_program_ends_with_its_input() {
         assert!(Instant::now() < deadline, "it lives on");
         sleep(Duration::from_millis(5));
     }
+}
+
+/// The program by itself, spoken to as codecast does.
+#[test]
+fn a_keyframe_comes_when_it_is_asked_for() {
+    let source = media::video(640, 360, 3, 0);
+    let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_codecast-transcode"))
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (mut input, mut output) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+    let mut say = |order: Order| {
+        let frame = order.encode();
+        input.write_all(&[frame.head, frame.payload].concat()).unwrap();
+    };
+    say(Order::Open(Made::Video, Wish::default()));
+    say(Order::Track(Made::Video, Arc::clone(&source[0].track)));
+    for (n, s) in source.iter().enumerate() {
+        if n == 45 {
+            // So that what was sent before is decoded, and the wish meets a picture between two keyframes.
+            sleep(Duration::from_millis(1000));
+            say(Order::Keyframe(Made::Video));
+        }
+        let coded = Coded { pts: s.pts, dts: s.dts, duration: 0, keyframe: s.keyframe, payload: s.payload.clone() };
+        say(Order::Sample(Made::Video, coded));
+    }
+    say(Order::End(Made::Video));
+    let (mut reader, mut bytes, mut keys, mut ended) = (Reader::<Report>::default(), vec![0; 65_536], Vec::new(), false);
+    while !ended {
+        let length = output.read(&mut bytes).unwrap();
+        assert!(length > 0, "it ended");
+        reader.buffer().extend_from_slice(&bytes[..length]);
+        while let Some(report) = reader.next_message().unwrap() {
+            match report {
+                Report::Sample(_, coded) if coded.keyframe => keys.push(coded.pts.ticks_in(scale(30))),
+                Report::Ended(_) => ended = true,
+                _ => (),
+            }
+        }
+    }
+    drop(input);
+    assert!(child.wait().unwrap().success());
+    let first = keys[0];
+    let keys: Vec<_> = keys.iter().map(|key| key - first).collect();
+    assert!(keys.len() == 4 && keys[..2] == [0, 30] && (43..48).contains(&keys[2]) && keys[3] == 60, "{keys:?}");
 }

@@ -3,7 +3,7 @@
 use std::{
     f64::consts::TAU,
     path::PathBuf,
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Waker},
     time::{Duration, Instant, SystemTime},
 };
@@ -112,7 +112,8 @@ fn pcm(rate: u32, seconds: usize, channels: usize) -> (gst::Caps, Vec<Unit>) {
         let data = samples.flat_map(|value| (value as f32).to_le_bytes()).collect();
         Unit { pts_ns: block as i64 * 20_000_000, dts_ns: 0, keyframe: true, data }
     });
-    let caps = gst::Caps::builder("audio/x-raw").field("format", "F32LE").field("layout", "interleaved").field("rate", rate as i32);
+    let caps =
+        gst::Caps::builder("audio/x-raw").field("format", "F32LE").field("layout", "interleaved").field("rate", rate as i32);
     let mask = gst::Bitmask::new(if channels == 2 { 0x3 } else { 0x3f });
     (caps.field("channels", channels as i32).field("channel-mask", mask).build(), units.collect())
 }
@@ -124,7 +125,11 @@ pub fn aac(rate: u32, seconds: usize) -> Vec<Sample> {
 
 pub fn aac_of(rate: u32, seconds: usize, channels: usize) -> Vec<Sample> {
     let (caps, units) = pcm(rate, seconds, channels);
-    let (caps, units) = through(APPSRC, "audioconvert ! avenc_aac bitrate=192000 aac-coder=fast aac-ms=false aac-is=false aac-pns=false", Some((&caps, &units)));
+    let (caps, units) = through(
+        APPSRC,
+        "audioconvert ! avenc_aac bitrate=192000 aac-coder=fast aac-ms=false aac-is=false aac-pns=false",
+        Some((&caps, &units)),
+    );
     let parameters = Parameters::Aac(aac::Parameters::parse(codec_data(&caps)).unwrap());
     let track = Arc::new(Track { id: TrackId::AUDIO, timescale: scale(rate), parameters });
     let samples = units.iter().enumerate().map(|(n, unit)| {
@@ -155,10 +160,14 @@ pub struct Rig {
     _transcoder: Transcoder,
     registry: Registry,
     _runtime: tokio::runtime::Runtime,
+    /// Times are measured: one at a time.
+    _alone: MutexGuard<'static, ()>,
 }
 
 impl Rig {
     pub fn new() -> Self {
+        static ALONE: Mutex<()> = Mutex::new(());
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let metrics = prometheus::Registry::new();
         let program = Some(PathBuf::from(env!("CARGO_BIN_EXE_codecast-transcode")));
@@ -170,7 +179,7 @@ impl Rig {
         });
         let publication = Some(acquire(&registry));
         let stream = registry.stream(&name()).unwrap();
-        Self { publication, stream, metrics, _transcoder: transcoder, registry, _runtime: runtime }
+        Self { _alone: alone, publication, stream, metrics, _transcoder: transcoder, registry, _runtime: runtime }
     }
 
     pub fn publish(&self, sample: &Sample) {
@@ -224,7 +233,12 @@ pub fn read(cursor: &mut Cursor<Item>) -> Vec<Item> {
 pub fn read_until(cursor: &mut Cursor<Item>, items: &mut Vec<Item>, enough: impl Fn(&[Item]) -> bool) {
     let deadline = Instant::now() + Duration::from_secs(20);
     while !enough(items) {
-        assert!(Instant::now() < deadline, "nothing more comes after {} Items, the last {:?}", items.len(), items.last().map(brief));
+        assert!(
+            Instant::now() < deadline,
+            "nothing more comes after {} Items, the last {:?}",
+            items.len(),
+            items.last().map(brief)
+        );
         std::thread::sleep(Duration::from_millis(2));
         items.extend(read(cursor));
     }
@@ -245,11 +259,16 @@ pub fn samples(items: &[Item]) -> Vec<Arc<Sample>> {
 pub fn heard(samples: &[Arc<Sample>]) -> [Vec<f64>; 2] {
     let (caps, decoder) = match &samples[0].track.parameters {
         Parameters::Opus(_) => (
-            gst::Caps::builder("audio/x-opus").field("channel-mapping-family", 0i32).field("channels", 2i32).field("rate", 48_000i32).build(),
+            gst::Caps::builder("audio/x-opus")
+                .field("channel-mapping-family", 0i32)
+                .field("channels", 2i32)
+                .field("rate", 48_000i32)
+                .build(),
             "opusdec",
         ),
         Parameters::Aac(p) => {
-            let caps = gst::Caps::builder("audio/mpeg").field("mpegversion", 4i32).field("stream-format", "raw").field("framed", true);
+            let caps =
+                gst::Caps::builder("audio/mpeg").field("mpegversion", 4i32).field("stream-format", "raw").field("framed", true);
             let caps = caps.field("rate", p.sample_rate as i32).field("channels", i32::from(p.channels()));
             (caps.field("codec_data", gst::Buffer::from_slice(p.config.clone())).build(), "avdec_aac")
         }
@@ -259,9 +278,18 @@ pub fn heard(samples: &[Arc<Sample>]) -> [Vec<f64>; 2] {
     let units: Vec<_> = samples
         .iter()
         .enumerate()
-        .map(|(n, s)| Unit { pts_ns: n as i64 * frame * 1_000_000_000 / 48_000, dts_ns: 0, keyframe: true, data: s.payload.clone() })
+        .map(|(n, s)| Unit {
+            pts_ns: n as i64 * frame * 1_000_000_000 / 48_000,
+            dts_ns: 0,
+            keyframe: true,
+            data: s.payload.clone(),
+        })
         .collect();
-    let (_, pcm) = through(APPSRC, &format!("{decoder} ! audioconvert ! audio/x-raw,format=F32LE,layout=interleaved,channels=2"), Some((&caps, &units)));
+    let (_, pcm) = through(
+        APPSRC,
+        &format!("{decoder} ! audioconvert ! audio/x-raw,format=F32LE,layout=interleaved,channels=2"),
+        Some((&caps, &units)),
+    );
     let (mut left, mut right) = (Vec::new(), Vec::new());
     for pair in pcm.iter().flat_map(|unit| unit.data.chunks_exact(8)) {
         left.push(f64::from(f32::from_le_bytes(pair[..4].try_into().unwrap())));
