@@ -283,7 +283,7 @@ pub(crate) mod tests {
         // OpenH264: Constrained Baseline has no bytes behind the sets.
         let baseline = Bytes::from_static(b"\x67\x42\xc0\x1e\x8c\x8d\x40\x50\x1e\xd0\x0f\x08\x84\x6a");
         let two = [pps[0].clone(), Bytes::from_static(b"\x68\xce\x3c\x80")];
-        let p = Parameters::from_sets(&[baseline.clone()], &two).unwrap();
+        let p = Parameters::from_sets(std::slice::from_ref(&baseline), &two).unwrap();
         assert_eq!((p.width, p.height, p.codec_string()), (640, 480, "avc1.42c01e".into()));
         assert_eq!((p.sps(), p.pps()), (vec![baseline.clone()], two.to_vec()));
         assert_eq!(p.record.len(), 7 + 2 + baseline.len() + 2 + two[0].len() + 2 + two[1].len());

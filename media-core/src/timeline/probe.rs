@@ -11,18 +11,26 @@ use crate::{
 const TARGET_DURATIONS: [u32; 3] = [2, 6, 10];
 /// A keyframe this far behind the first tells the interval; a nearer one may be a scene cut.
 const INTERVAL_US_MIN: i64 = 1_000_000;
-/// When to stop waiting for a second keyframe: a viewer waits as long.
+/// When to stop waiting for a second keyframe: a viewer waits as long. A near one, as WebRTC publishers send
+/// at their start when they are asked for it, starts the wait anew, for it starts the encoder's interval anew.
 const WAIT_US_MAX: i64 = 2_500_000;
 /// Frame distances needed before a rate is believed: as many as a Part has at 30 fps.
 const DISTANCES_MIN: usize = 6;
+/// And where they are uneven and nothing was promised: their jitter, 15 ms in WebRTC, must be little of the whole.
+const DISTANCES_UNEVEN_MIN: usize = 30;
 /// And as many as are kept: a second of 60 fps.
 const DISTANCES_MAX: usize = 60;
+/// What milliseconds make of an even distance.
+const EVEN_US: i64 = 2_000;
 /// Shortest Part: what players and CDNs bear (see ARCHITECTURE.md).
 const PART_US: i64 = 200_000;
 /// PART-TARGET of a source whose pictures come so irregularly that a Part may stay empty.
 const IRREGULAR_PART_MS: u32 = 1_000;
-/// How far a promised rate may be off what timestamps show.
+/// How far a promised rate may be off what timestamps show, and a picture may come late though its source is regular.
 const RATE_TOLERANCE: f64 = 0.15;
+/// A source that paused once and no longer is regular: an encoder's start, one hiccup of a camera. Players hold
+/// back three Parts, which is more.
+const HICCUP_US: i64 = 500_000;
 /// Rates that sources really have, frames a second. Timestamps in milliseconds cannot tell the
 /// near ones apart at once: the slower is taken, since its Part holds the faster as well.
 const RATES: [f64; 24] = [
@@ -83,6 +91,11 @@ pub struct Grid {
 pub struct Probe {
     hints: Hints,
     first_keyframe_us: Option<i64>,
+    last_keyframe_us: i64,
+    /// From when on a second keyframe is waited for.
+    wait_from_us: i64,
+    /// Largest distance between two neighbours among the keyframes.
+    widest_interval_us: i64,
     last_us: Option<i64>,
     distances_us: Vec<i64>,
     interval_us: Option<i64>,
@@ -93,7 +106,17 @@ pub struct Probe {
 impl Probe {
     pub fn new(hints: Hints) -> Self {
         let interval_us = hints.keyframe_interval.map(micros);
-        Self { hints, first_keyframe_us: None, last_us: None, distances_us: Vec::new(), interval_us, given_up: false }
+        Self {
+            hints,
+            first_keyframe_us: None,
+            last_keyframe_us: 0,
+            wait_from_us: 0,
+            widest_interval_us: 0,
+            last_us: None,
+            distances_us: Vec::new(),
+            interval_us,
+            given_up: false,
+        }
     }
 
     /// Takes the next Sample of the lead track; answers once all is known.
@@ -105,6 +128,7 @@ impl Probe {
         let Some(first_us) = self.first_keyframe_us else {
             if sample.keyframe {
                 self.first_keyframe_us = Some(dts_us);
+                (self.last_keyframe_us, self.wait_from_us) = (dts_us, dts_us);
                 self.last_us = Some(dts_us);
                 let remembered_us = self.hints.remembered_interval.map(micros);
                 self.interval_us = self.interval_us.or_else(|| written_interval_us(sample)).or(remembered_us);
@@ -116,16 +140,32 @@ impl Probe {
         {
             self.distances_us.push(dts_us - last);
         }
-        let age_us = dts_us - first_us;
-        if self.interval_us.is_none() && sample.keyframe && age_us >= INTERVAL_US_MIN {
-            self.interval_us = Some(age_us);
+        if sample.keyframe {
+            self.observe_keyframe(dts_us, dts_us - first_us);
         }
-        self.given_up |= age_us >= WAIT_US_MAX;
-        let settled = self.interval_us.is_some() || self.given_up;
-        if !settled || (self.distances_us.len() < DISTANCES_MIN && !self.given_up) {
-            return None;
+        self.given_up |= dts_us - self.wait_from_us >= WAIT_US_MAX;
+        let settled = self.interval_us.is_some() && self.knows_rate(sample);
+        (settled || self.given_up).then(|| self.video_grid(sample))
+    }
+
+    fn observe_keyframe(&mut self, dts_us: i64, age_us: i64) {
+        let seen_us = dts_us - std::mem::replace(&mut self.last_keyframe_us, dts_us);
+        self.widest_interval_us = self.widest_interval_us.max(seen_us);
+        if age_us < INTERVAL_US_MIN {
+            self.wait_from_us = dts_us;
+        } else if self.interval_us.is_none() {
+            // Of near ones alone, the first tells: the interval is not shorter.
+            let wide = Some(self.widest_interval_us).filter(|&us| us >= INTERVAL_US_MIN);
+            self.interval_us = wide.or(Some(age_us));
         }
-        Some(self.video_grid(sample))
+    }
+
+    fn knows_rate(&self, sample: &Sample) -> bool {
+        let usual = self.usual_distances_us();
+        let spread_us = usual.iter().max().zip(usual.iter().min()).map_or(0, |(most, least)| most - least);
+        let enough =
+            if spread_us <= EVEN_US || self.promised_rate(sample).is_some() { DISTANCES_MIN } else { DISTANCES_UNEVEN_MIN };
+        self.distances_us.len() >= enough
     }
 
     fn video_grid(&self, sample: &Sample) -> Grid {
@@ -154,9 +194,13 @@ impl Probe {
         }
     }
 
-    /// Frames a second: the bitstream's promise or the metadata's if timestamps agree, else what
-    /// timestamps show.
+    /// Frames a second: what is promised if timestamps agree, else what timestamps show.
     fn frame_rate(&self, sample: &Sample) -> f64 {
+        self.promised_rate(sample).or_else(|| self.measured_rate().map(nearest_rate)).unwrap_or(30.0)
+    }
+
+    /// The bitstream's promise or the metadata's, if timestamps agree.
+    fn promised_rate(&self, sample: &Sample) -> Option<f64> {
         let measured = self.measured_rate();
         let promised = match &sample.track.parameters {
             Parameters::H264(p) => p.frame_rate.map(h264::FrameRate::as_f64),
@@ -164,12 +208,22 @@ impl Probe {
         };
         let agrees = |rate: &f64| measured.is_none_or(|m| (rate / m - 1.0).abs() <= RATE_TOLERANCE);
         let metadata = self.hints.frame_rate.filter(|rate| (0.1..=480.0).contains(rate));
-        promised.filter(agrees).or_else(|| metadata.filter(agrees)).or_else(|| measured.map(nearest_rate)).unwrap_or(30.0)
+        promised.filter(agrees).or_else(|| metadata.filter(agrees))
     }
 
     fn measured_rate(&self) -> Option<f64> {
-        let span_us: i64 = self.distances_us.iter().sum();
-        (span_us > 0).then(|| self.distances_us.len() as f64 * 1e6 / span_us as f64)
+        let usual = self.usual_distances_us();
+        let span_us: i64 = usual.iter().sum();
+        (span_us > 0).then(|| usual.len() as f64 * 1e6 / span_us as f64)
+    }
+
+    /// Without those in which pictures were left out: more than half as long again as most are.
+    fn usual_distances_us(&self) -> Vec<i64> {
+        let mut sorted = self.distances_us.clone();
+        sorted.sort_unstable();
+        let median_us = sorted.get(sorted.len() / 2).copied().unwrap_or(0);
+        sorted.retain(|us| us * 2 <= median_us * 3);
+        sorted
     }
 
     /// Milliseconds, and whether the source is irregular.
@@ -182,8 +236,15 @@ impl Probe {
         };
         // Rounded up, but not for the noise of the division.
         let ms = (frames * frame_us / 1000.0 - 1e-6).ceil() as u32;
-        let widest_us = self.distances_us.iter().copied().max().unwrap_or(0);
-        if widest_us > i64::from(ms) * 1000 + 1_000 && ms < IRREGULAR_PART_MS { (IRREGULAR_PART_MS, true) } else { (ms, false) }
+        let irregular = self.is_irregular(ms) && ms < IRREGULAR_PART_MS;
+        (if irregular { IRREGULAR_PART_MS } else { ms }, irregular)
+    }
+
+    /// Whether Parts would stay empty, more than once or for long.
+    fn is_irregular(&self, part_ms: u32) -> bool {
+        let longest_us = (f64::from(part_ms) * 1000.0 * (1.0 + RATE_TOLERANCE)) as i64;
+        let gaps: Vec<i64> = self.distances_us.iter().copied().filter(|&us| us > longest_us).collect();
+        gaps.len() > 1 || gaps.iter().any(|&us| us > HICCUP_US)
     }
 }
 

@@ -74,7 +74,8 @@ fn target_duration_holds_the_keyframe_interval() {
     check(&[0, 72], None, 2, 72);
     check(&[0, 74], None, 6, 74);
     check(&[0], None, 10, 75); // after 2.5 s without one
-    check(&[0, 9], None, 10, 75);
+    check(&[0, 9], None, 10, 84); // behind the last one
+    check(&[0, 15, 77], None, 2, 77); // a publisher that was asked for a second one at its start
     check(&[0], Some(2000), 2, 6); // known: as soon as the rate is
     check(&[0], Some(4000), 6, 6);
     check(&[0], Some(8340), 10, 6);
@@ -132,6 +133,44 @@ fn a_source_with_gaps_is_irregular() {
     });
     let grid = grid.unwrap();
     assert_eq!((grid.part_target_ms, grid.irregular), (1000, true));
+}
+
+/// The distances of a WebRTC publisher: `at` gives the nth picture's capture, in microseconds.
+fn probe_uneven(keyframe_interval: Option<Duration>, keys: impl Fn(u32) -> bool, at: impl Fn(u32) -> i64) -> (Grid, u32) {
+    let mut probe = Probe::new(Hints { keyframe_interval, ..Hints::default() });
+    let track = rateless_track();
+    (0..300).find_map(|n| Some((probe.push(&sample(&track, at(n), keys(n), b""))?, n))).expect("it settles")
+}
+
+#[test]
+fn jitter_makes_no_source_irregular() {
+    let jitter = |n: u32, most: i64| i64::from(n.wrapping_mul(2_654_435_761) >> 8) % (2 * most + 1) - most;
+    let check =
+        |rate: f64, jitter_us: i64, dropped: fn(u32) -> i64, frame_rate: std::ops::Range<f64>, parts: std::ops::Range<u32>| {
+            for known in [None, Some(Duration::from_secs(2))] {
+                let at = |n: u32| (f64::from(n) * 1e6 / rate) as i64 + jitter(n, jitter_us) + dropped(n);
+                let key = |n: u32| n.is_multiple_of((rate * 2.0) as u32);
+                let (grid, _) = probe_uneven(known, key, at);
+                assert!(
+                    !grid.irregular && frame_rate.contains(&grid.frame_rate) && parts.contains(&grid.part_target_ms),
+                    "{rate}: {grid:?}"
+                );
+            }
+        };
+    check(30.0, 7_500, |_| 0, 28.5..31.5, 190..225);
+    // Pictures that were left out, one or two at a time.
+    check(30.0, 7_500, |n| i64::from(n / 20) * 33_333 + i64::from(n / 45) * 66_667, 28.5..31.5, 190..225);
+    check(15.0, 15_000, |_| 0, 14.0..16.0, 185..215);
+    check(5.0, 15_000, |_| 0, 4.8..5.2, 190..210);
+    // An encoder that starts slowly.
+    check(30.0, 3_000, |n| if n > 0 { 350_000 } else { 0 }, 28.5..31.5, 190..225);
+    // A screen that stands still at first, as it does at its start.
+    let idle = |n: u32| if n < 8 { i64::from(n) * 1_000_000 } else { 7_000_000 + i64::from(n - 7) * 33_333 };
+    let (grid, _) = probe_uneven(None, |n| n.is_multiple_of(2), idle);
+    assert_eq!((grid.part_target_ms, grid.irregular), (1000, false), "one picture a Part");
+    let idles = |n: u32| i64::from(n) * 33_333 + i64::from(n / 20) * 700_000;
+    let (grid, _) = probe_uneven(None, |n| n.is_multiple_of(40), idles);
+    assert!(grid.irregular, "{grid:?}");
 }
 
 #[test]

@@ -1,11 +1,11 @@
 //! Low-Latency HLS (draft-pantos-hls-rfc8216bis).
 //!
 //! ```text
-//! Item -> Presentation -> Segmenter -> Part -> Playlist -> Rendered -> every waiting viewer
-//!             |  Timeline (cuts)                  Shelf -> bytes by address
+//! Item -> Sound -> Presentation -> Segmenter -> Part -> Playlist -> Rendered -> every waiting viewer
+//!                      |  Timeline (cuts)                  Shelf -> bytes by address
 //! ```
 //!
-//! `presentation`, `segmenter`, `playlist`, `shelf` and `multivariant` decide; `pipeline` (one
+//! `presentation`, `sound`, `segmenter`, `playlist`, `shelf` and `multivariant` decide; `pipeline` (one
 //! task a stream) and `server` (HTTP) wait and send.
 
 mod body;
@@ -18,6 +18,7 @@ mod rendition;
 pub mod segmenter;
 mod server;
 mod shelf;
+pub mod sound;
 
 pub use metrics::Metrics;
 pub use pipeline::{Config, Packager};

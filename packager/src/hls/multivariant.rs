@@ -89,7 +89,8 @@ impl Offer {
         });
         let audio = audio.and_then(|(uri, track)| match &track.parameters {
             Parameters::Aac(p) => Some(Audio { uri, codec: track.codec_string(), channels: p.channels() }),
-            Parameters::H264(_) | Parameters::Opus(_) => None,
+            Parameters::Opus(p) => Some(Audio { uri, codec: track.codec_string(), channels: p.channels }),
+            Parameters::H264(_) => None,
         });
         let pixels = |v: &Video| (f64::from(v.width) * f64::from(v.height) * v.frame_rate * BITS_A_PIXEL) as u64;
         let guess = video.as_ref().map_or(0, pixels) + audio.as_ref().map_or(0, |_| AUDIO_BITRATE);

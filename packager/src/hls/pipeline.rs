@@ -8,11 +8,16 @@ use std::{
         Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicUsize, Ordering},
     },
+    task::Poll,
     time::{Duration, Instant, SystemTime},
 };
 
 use dashmap::DashMap;
-use media_core::{Cursor, Item, Registry, Stream, StreamName, TrackKind, fanout::Next};
+use media_core::{
+    Cursor, Item, Registry, Stream, StreamName, TrackKind,
+    fanout::Next,
+    stream::{Demand, Made, Making},
+};
 use tokio::sync::watch;
 
 use super::{
@@ -21,6 +26,7 @@ use super::{
     playlist::Rendered,
     presentation::{Presentation, Settings, Verdict},
     rendition::SharedShelf,
+    sound::{Decided, Sound},
 };
 
 /// Items read from the window at once: several Parts' worth.
@@ -121,7 +127,7 @@ impl Packager {
 
     /// Packages a stream from its first Item on, in a task of its own. `registry` is asked whether
     /// it is over when the publisher stays away.
-    pub fn adopt(&self, stream: &Stream, registry: Weak<Registry>) {
+    pub fn adopt(&self, stream: &Arc<Stream>, registry: Weak<Registry>) {
         let front = Front {
             state: State::Live,
             since: SystemTime::now(),
@@ -136,7 +142,7 @@ impl Packager {
         self.0.streams.insert(stream.name.clone(), Arc::clone(&live));
         self.0.metrics.streams.inc();
         self.0.tasks.fetch_add(1, Ordering::AcqRel);
-        let task = Task::new(Arc::clone(&self.0), live, registry);
+        let task = Task::new(Arc::clone(&self.0), live, Arc::clone(stream), registry);
         let cursor = stream.subscribe();
         tokio::spawn(task.run(cursor));
     }
@@ -199,24 +205,30 @@ impl Inner {
 struct Task {
     inner: Arc<Inner>,
     live: Arc<Live>,
+    stream: Arc<Stream>,
     registry: Weak<Registry>,
     presentation: Presentation,
+    sound: Sound,
+    /// AAC in the place of the publisher's Opus, from its first packet on while the stream lives.
+    made: Option<(Demand, Cursor<Item>)>,
     /// When the resume window ends.
     away_until: Option<Instant>,
     segments: [u64; 2],
 }
 
 impl Task {
-    fn new(inner: Arc<Inner>, live: Arc<Live>, registry: Weak<Registry>) -> Self {
+    fn new(inner: Arc<Inner>, live: Arc<Live>, stream: Arc<Stream>, registry: Weak<Registry>) -> Self {
         let presentation = Presentation::new(inner.settings(&live.name));
-        Self { inner, live, registry, presentation, away_until: None, segments: [0; 2] }
+        let sound = Sound::default();
+        Self { inner, live, stream, registry, presentation, sound, made: None, away_until: None, segments: [0; 2] }
     }
 
     async fn run(mut self, mut cursor: Cursor<Item>) {
         let mut draining = self.inner.draining.subscribe();
-        let mut batch = Vec::with_capacity(BATCH);
+        let (mut batch, mut made) = (Vec::with_capacity(BATCH), Vec::new());
         let reason = loop {
-            let deadline = [self.away_until, self.presentation.poll_timeout()].into_iter().flatten().min();
+            let timeouts = [self.away_until, self.presentation.poll_timeout(), self.sound.until()];
+            let deadline = timeouts.into_iter().flatten().min();
             tokio::select! {
                 biased;
                 _ = draining.wait_for(|draining| *draining) => break "the server is shutting down",
@@ -225,16 +237,26 @@ impl Task {
                     Next::Lagged(items) => tracing::warn!(stream = %self.live.name, items, "the packager fell behind and lost input"),
                     Next::Closed => break "the publisher did not come back",
                 },
+                next = poll_fn(|cx| match &mut self.made {
+                    Some((_, cursor)) => cursor.poll_next(cx, &mut made, BATCH),
+                    None => Poll::Pending,
+                }) => match next {
+                    Next::Items => self.handle_made(&mut made),
+                    Next::Lagged(items) => tracing::warn!(stream = %self.live.name, items, "the packager fell behind and lost AAC"),
+                    Next::Closed => self.made = None,
+                },
                 () = sleep_until(deadline) => {
                     if self.away_until.is_some_and(|until| until <= now()) && self.retire() {
                         break "the publisher did not come back";
                     }
+                    self.decide_sound();
                     self.presentation.handle_timeout(now());
                     self.show();
                 }
             }
         };
         self.end(reason);
+        self.made = None;
         self.inner.tasks.fetch_sub(1, Ordering::AcqRel);
         self.inner.idle.notify_waiters();
         // Viewers that are behind still read to the end.
@@ -243,8 +265,62 @@ impl Task {
     }
 
     fn handle(&mut self, batch: &mut Vec<Item>) {
-        let wall = SystemTime::now();
+        let mut taken = Vec::with_capacity(batch.len());
         for item in batch.drain(..) {
+            self.hear(item, &mut taken);
+        }
+        self.package(taken);
+        self.decide_sound();
+        self.show();
+    }
+
+    /// Lets the sound be chosen: the AAC is asked for when the first Opus comes.
+    fn hear(&mut self, item: Item, taken: &mut Vec<Item>) {
+        if self.made.is_none() && self.sound.wants_made(&item) {
+            let demand = self.stream.demand(Made::Aac);
+            let cursor = demand.subscribe();
+            self.made = Some((demand, cursor));
+        }
+        self.sound.take(item, now(), taken);
+        if let Some(until) = self.sound.until() {
+            self.presentation.expect_sound(until);
+        }
+    }
+
+    fn handle_made(&mut self, batch: &mut Vec<Item>) {
+        let mut taken = Vec::with_capacity(batch.len());
+        for item in batch.drain(..) {
+            if self.sound.take_made(item, &mut taken) == Some(Decided::Made) {
+                tracing::debug!(stream = %self.live.name, "the sound is the AAC that is made of the publisher's Opus");
+            }
+        }
+        self.package(taken);
+        self.show();
+    }
+
+    fn decide_sound(&mut self) {
+        if self.sound.until().is_none() {
+            return;
+        }
+        let making = self.stream.making(Made::Aac);
+        let mut taken = Vec::new();
+        if self.sound.handle_timeout(now(), matches!(making, Making::Unavailable(_)), &mut taken).is_none() {
+            return;
+        }
+        let reason = match &making {
+            Making::Unavailable(reason) => reason,
+            Making::Idle | Making::Running => "none came in time",
+        };
+        tracing::info!(
+            stream = %self.live.name, reason,
+            "the sound is packaged as the publisher's Opus, without AAC: players that take no Opus in MP4 stay silent"
+        );
+        self.package(taken);
+    }
+
+    fn package(&mut self, items: Vec<Item>) {
+        let wall = SystemTime::now();
+        for item in items {
             match &item {
                 Item::Join { epoch, .. } => self.joined(*epoch),
                 Item::Leave => self.away_until = Some(now() + self.inner.config.resume_window),
@@ -258,7 +334,6 @@ impl Task {
                 self.set_state(State::Away);
             }
         }
-        self.show();
     }
 
     fn joined(&mut self, epoch: u64) {
@@ -296,7 +371,12 @@ impl Task {
             (front.multivariant, front.offer, front.video, front.audio) = (None, None, None, None);
         });
         self.presentation.handle(&Item::Join { epoch, received: now() }, wall);
+        self.sound.renew();
+        let mut taken = Vec::with_capacity(held.len());
         for item in held {
+            self.hear(item, &mut taken);
+        }
+        for item in taken {
             self.presentation.handle(&item, wall);
         }
     }

@@ -94,6 +94,7 @@ pub struct Presentation {
     queue: VecDeque<Arc<Sample>>,
     queue_bytes: usize,
     first_sample: Option<Instant>,
+    sound_until: Option<Instant>,
     running: Option<Running>,
     bandwidth: Bandwidth,
     losses: Losses,
@@ -137,6 +138,7 @@ impl Presentation {
             queue: VecDeque::new(),
             queue_bytes: 0,
             first_sample: None,
+            sound_until: None,
             running: None,
             bandwidth: Bandwidth::default(),
             losses: Losses::default(),
@@ -153,6 +155,8 @@ impl Presentation {
             _ if self.ended => {}
             Item::Join { epoch, .. } => self.join(*epoch),
             Item::Announce(announcement) => self.announce(announcement),
+            // Further layers of the picture are not offered yet.
+            Item::Sample(sample) if !sample.track.id.is_main() => {}
             Item::Sample(sample) => return self.sample(sample, wall),
             Item::Leave => self.leave(),
         }
@@ -167,7 +171,12 @@ impl Presentation {
     /// When to call `handle_timeout`.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let running = self.running.as_ref()?;
-        (self.multivariant.is_none() && running.lead_is_playable()).then(|| running.started + TRACK_WAIT)
+        (self.multivariant.is_none() && running.lead_is_playable()).then(|| self.wait_until(running))
+    }
+
+    /// The sound is coming, until then at the latest: who starts before would play without.
+    pub fn expect_sound(&mut self, until: Instant) {
+        self.sound_until = Some(until);
     }
 
     /// ENDLIST: nothing follows, and nothing ever will.
@@ -339,8 +348,14 @@ impl Presentation {
     fn waits_for_a_track(&self, running: &Running, now: Instant) -> bool {
         let missing =
             |kind: TrackKind, announced: bool| announced && !running.rendition(kind).is_some_and(Rendition::is_playable);
-        let missing = missing(TrackKind::Video, self.announcement.video) || missing(TrackKind::Audio, self.announcement.audio);
-        missing && now < running.started + TRACK_WAIT
+        let missing = missing(TrackKind::Video, self.announcement.video)
+            || missing(TrackKind::Audio, self.announcement.audio || self.sound_until.is_some());
+        missing && now < self.wait_until(running)
+    }
+
+    fn wait_until(&self, running: &Running) -> Instant {
+        let until = running.started + TRACK_WAIT;
+        self.sound_until.map_or(until, |sound| until.max(sound + TRACK_WAIT))
     }
 }
 

@@ -18,6 +18,8 @@ use media_core::{
 const NOMINAL_SHIFT: u32 = 4;
 /// So many odd distances in a row are a new frame rate.
 const ODD_MAX: u32 = 8;
+/// And so many much shorter ones: until it is known, each Part runs ahead of its pictures.
+const SHORT_MAX: u32 = 3;
 /// What is assumed before two frames were seen and where the bitstream says nothing.
 const NOMINAL_US_DEFAULT: i64 = 33_333;
 
@@ -77,9 +79,11 @@ impl Segmenter {
         if self.track != *track {
             self.part_target_ticks = part_target.ticks_in(track.timescale);
         }
+        // The last Part's end may be a nominal duration ahead of a picture that came early.
+        let end = at.max(self.end());
         self.nominal = Nominal::new(track);
         self.track = Arc::clone(track);
-        self.end = at.ticks_in(track.timescale).max(0);
+        self.end = end.ticks_in(track.timescale).max(0);
     }
 
     /// The time of the next Sample is known: it ends the last Unit, and sometimes the open Part.
@@ -97,6 +101,7 @@ impl Segmenter {
     /// Appends a Sample, after `settle`. Answers the Part that it completes.
     pub fn push(&mut self, sample: &Sample, offset: Timestamp) -> Option<Part> {
         let actual = self.actual(sample, offset);
+        self.nominal.tell(sample.duration);
         if self.units.is_empty() {
             if self.track.kind() == TrackKind::Audio && actual - self.end > self.part_target_ticks {
                 // Sound that paused: nothing to stretch, the hole is the truth.
@@ -106,7 +111,9 @@ impl Segmenter {
         }
         let dts = self.end;
         let room = self.begin + self.part_target_ticks - dts;
-        let duration = sample.duration.map_or(self.nominal.ticks, i64::from).min(room).max(1);
+        // To where the next picture is expected: what this one is ahead or behind does not add up.
+        let expected = || actual + self.nominal.ticks - dts;
+        let duration = sample.duration.map_or_else(expected, i64::from).min(room).max(1);
         let composition = (sample.pts - sample.dts).ticks_in(self.track.timescale);
         // A frame late or more: the picture still shows at its own time.
         let late = actual - dts;
@@ -172,6 +179,7 @@ impl Nominal {
         let scale = track.timescale;
         let (ticks, exact) = match &track.parameters {
             Parameters::Aac(p) => (i64::from(p.frame_length), true),
+            // What libopus and browsers send; a packet tells its own.
             Parameters::Opus(_) => (960, true),
             Parameters::H264(p) => {
                 let us = p.frame_rate.map_or(NOMINAL_US_DEFAULT, |rate| (1e6 / rate.as_f64()) as i64);
@@ -179,6 +187,13 @@ impl Nominal {
             }
         };
         Self { ticks, fine: ticks << NOMINAL_SHIFT, last: None, odd: 0, exact }
+    }
+
+    /// A Sample says how long it lasts: the next is as long, until one says otherwise.
+    fn tell(&mut self, duration: Option<u32>) {
+        if let Some(duration) = duration.filter(|_| self.exact) {
+            self.ticks = i64::from(duration).max(1);
+        }
     }
 
     fn observe(&mut self, actual: i64) {
@@ -191,7 +206,7 @@ impl Nominal {
         self.odd = if usual { 0 } else { self.odd + 1 };
         if usual {
             self.fine += distance - (self.fine >> NOMINAL_SHIFT);
-        } else if self.odd >= ODD_MAX && distance > 0 {
+        } else if self.odd >= if distance < self.ticks { SHORT_MAX } else { ODD_MAX } && distance > 0 {
             self.fine = distance << NOMINAL_SHIFT;
         }
         self.ticks = (self.fine >> NOMINAL_SHIFT).max(1);

@@ -24,17 +24,17 @@ use crate::{
 };
 
 /// A packager, the registry that feeds it, and when the test began.
-struct Site {
+pub struct Site {
     packager: Packager,
-    registry: Arc<Registry>,
-    start: Instant,
+    pub registry: Arc<Registry>,
+    pub start: Instant,
     router: Router,
 }
 
-struct Answer {
-    status: StatusCode,
+pub struct Answer {
+    pub status: StatusCode,
     headers: HeaderMap,
-    body: Bytes,
+    pub body: Bytes,
     /// Since the test began.
     at: Duration,
 }
@@ -44,11 +44,11 @@ impl Answer {
         self.headers.get(name).map_or("", |value| value.to_str().unwrap())
     }
 
-    fn text(&self) -> &str {
+    pub fn text(&self) -> &str {
         std::str::from_utf8(&self.body).unwrap()
     }
 
-    fn media(&self) -> Media {
+    pub fn media(&self) -> Media {
         assert_eq!(self.status, 200);
         Media::read(self.text())
     }
@@ -67,7 +67,7 @@ impl Answer {
 }
 
 impl Site {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let config = Config { keyframe_interval: Some(Duration::from_secs(2)), ..Config::default() };
         let packager = Packager::new(config, &prometheus::Registry::new()).unwrap();
         let adopter = packager.clone();
@@ -79,11 +79,11 @@ impl Site {
         Self { router: packager.router(), packager, registry, start: Instant::now() }
     }
 
-    fn now_us(&self) -> i64 {
+    pub fn now_us(&self) -> i64 {
         self.start.elapsed().as_micros() as i64
     }
 
-    fn publish(&self, stream: &str) -> Publication {
+    pub fn publish(&self, stream: &str) -> Publication {
         let name = StreamName::parse(stream).unwrap();
         match self.registry.acquire(&name, &StreamKey::new("key"), None, Instant::now().into_std()) {
             Acquire::Granted(publication) => publication,
@@ -109,7 +109,7 @@ impl Site {
         self.asking(method, path, headers).await.unwrap()
     }
 
-    async fn get(&self, path: &str) -> Answer {
+    pub async fn get(&self, path: &str) -> Answer {
         self.ask(Method::GET, path, &[]).await
     }
 
@@ -134,7 +134,7 @@ impl Site {
 }
 
 /// Lets every task do what is left to do, without moving the clock.
-async fn settle() {
+pub async fn settle() {
     for _ in 0..64 {
         tokio::task::yield_now().await;
     }

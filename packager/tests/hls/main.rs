@@ -8,3 +8,5 @@ mod presentation;
 mod reader;
 mod script;
 mod segmenter;
+mod sound;
+mod webrtc;

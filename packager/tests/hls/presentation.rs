@@ -20,15 +20,15 @@ const WALL_S: u64 = 1_800_000_000;
 const APART_US: i64 = 50_000;
 
 /// A presentation under test, its clock, and what was seen of it.
-struct Run {
-    presentation: Presentation,
+pub struct Run {
+    pub presentation: Presentation,
     base: Instant,
-    now_us: i64,
+    pub now_us: i64,
     epoch: u64,
     /// Only every so many renders are read: for long runs.
     every: u64,
     /// Every Part but a segment's last is full.
-    regular: bool,
+    pub regular: bool,
     constants: Option<(i64, i64)>,
     seen: HashMap<TrackKind, Seen>,
     /// Discontinuities up to a segment, on whichever rendition.
@@ -60,7 +60,7 @@ impl Run {
         Self::with(Settings { keyframe_interval: Some(Duration::from_secs(2)), ..Settings::default() })
     }
 
-    fn with(settings: Settings) -> Self {
+    pub fn with(settings: Settings) -> Self {
         Self {
             presentation: Presentation::new(settings),
             base: Instant::now(),
@@ -78,7 +78,7 @@ impl Run {
         }
     }
 
-    fn now(&self) -> Instant {
+    pub fn now(&self) -> Instant {
         self.base + Timestamp::from_micros(self.now_us).to_duration()
     }
 
@@ -86,7 +86,7 @@ impl Run {
         UNIX_EPOCH + Duration::from_secs(WALL_S) + Timestamp::from_micros(self.now_us).to_duration()
     }
 
-    fn join(&mut self, publisher: &Publisher) {
+    pub fn join(&mut self, publisher: &Publisher) {
         self.epoch += 1;
         self.joined_us = self.presentation.timeline().map_or(0, |state| state.end_us);
         (self.first_us, self.newest_us) = (None, None);
@@ -96,12 +96,12 @@ impl Run {
         self.give(&Item::Announce(Announcement { video, audio, ..Announcement::default() }));
     }
 
-    fn leave(&mut self) {
+    pub fn leave(&mut self) {
         self.live = false;
         self.give(&Item::Leave);
     }
 
-    fn give(&mut self, item: &Item) -> Verdict {
+    pub fn give(&mut self, item: &Item) -> Verdict {
         if let Item::Sample(sample) = item {
             self.observe(sample);
         }
@@ -158,19 +158,19 @@ impl Run {
         None
     }
 
-    fn pause(&mut self, seconds: f64) {
+    pub fn pause(&mut self, seconds: f64) {
         self.now_us += (seconds * 1e6) as i64;
     }
 
-    fn has(&self, kind: TrackKind) -> bool {
+    pub fn has(&self, kind: TrackKind) -> bool {
         self.seen.contains_key(&kind)
     }
 
-    fn media(&self, kind: TrackKind) -> &Media {
+    pub fn media(&self, kind: TrackKind) -> &Media {
         &self.seen[&kind].media
     }
 
-    fn closed(&self, kind: TrackKind) -> Vec<&Segment> {
+    pub fn closed(&self, kind: TrackKind) -> Vec<&Segment> {
         self.media(kind).segments.iter().filter(|segment| segment.uri.is_some() && !segment.gap).collect()
     }
 
@@ -275,6 +275,8 @@ impl Run {
                     opens || fragment.begin == end || (!self.regular && fragment.begin > end),
                     "{at}: decode time has no gap"
                 );
+                let overlaps = kind == TrackKind::Video && fragment.begin < end;
+                assert!(!overlaps, "{at}: it begins at {}, before {end}", fragment.begin);
                 end = fragment.end();
                 assert!((micros(end - fragment.begin) - part.duration_us).abs() <= 20, "{at}: its duration is true");
                 assert_eq!(part.independent, fragment.samples.iter().any(|sample| sample.sync), "{at}");

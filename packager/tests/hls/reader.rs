@@ -120,7 +120,8 @@ impl Media {
             let msn = segment.msn;
             from_end_us -= segment.duration_us + segment.open_us();
             assert!(!segment.map.is_empty() && !segment.date.is_empty(), "{msn}");
-            assert!((segment.duration_us + 500_000) / 1_000_000 <= self.target_duration, "{msn}: EXTINF {}", segment.duration_us);
+            let rounded = (segment.duration_us + 500_000) / 1_000_000;
+            assert!(rounded <= self.target_duration, "{msn}: EXTINF {} over {} s", segment.duration_us, self.target_duration);
             for part in &segment.parts {
                 assert!(part.duration_us <= self.part_target_us, "{msn}: {part:?} over {}", self.part_target_us);
             }
