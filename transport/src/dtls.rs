@@ -5,7 +5,10 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddr, SocketAddrV4},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -31,12 +34,17 @@ const PROFILES: [SrtpProtectionProfile; 3] = [
     SrtpProtectionProfile::Srtp_Aead_Aes_256_Gcm,
     SrtpProtectionProfile::Srtp_Aes128_Cm_Hmac_Sha1_80,
 ];
-/// First retransmission of a flight: live media cannot wait the second that RFC 6347 4.2.4.1 advises.
-const FLIGHT_INTERVAL: Duration = Duration::from_millis(100);
+/// Retransmission of a flight: live media cannot wait the second that RFC 6347 4.2.4.1 advises. Seven times, without
+/// back-off, so that round trips of two seconds still connect.
+const FLIGHT_INTERVAL: Duration = Duration::from_millis(300);
 /// Datagrams of a handshake fit any path.
 const MTU: usize = 1200;
-/// A handshake has a dozen datagrams; with repetitions under loss some dozens.
-const DATAGRAMS_MAX: u32 = 512;
+/// Records of a handshake: about ten, with a large certificate in fragments some dozens, under loss a few hundred. More
+/// are an attack on the list of fragments, which is searched for each.
+const RECORDS_MAX: u32 = 512;
+const RECORD_HEADER_BYTES: usize = 13;
+/// Content type of an alert, close_notify among them: it ends sessions however many records there were.
+const ALERT: u8 = 21;
 
 /// Who we are: one certificate for every session of the process.
 pub(crate) struct Identity {
@@ -59,7 +67,7 @@ impl Identity {
         &self.provider
     }
 
-    fn config(&self, client: bool, remote: Fingerprint) -> Result<HandshakeConfig, RtcError> {
+    fn config(&self, client: bool, remote: Fingerprint, refused: Arc<AtomicBool>) -> Result<HandshakeConfig, RtcError> {
         ConfigBuilder::default()
             .with_crypto_provider(Arc::clone(&self.provider))
             .with_certificates(vec![self.certificate.clone()])
@@ -72,6 +80,7 @@ impl Identity {
             .with_mtu(MTU)
             .with_verify_peer_certificate(Some(Arc::new(move |certificates: &[Vec<u8>], _| {
                 let matches = certificates.first().is_some_and(|certificate| has_hash(certificate, &remote));
+                refused.store(!matches, Ordering::Relaxed);
                 if matches { Ok(()) } else { Err(RtcError::ErrNoMatchingCertificateFingerprint) }
             })))
             .build(client, None)
@@ -87,12 +96,26 @@ fn has_hash(certificate: &[u8], fingerprint: &Fingerprint) -> bool {
     digest::digest(algorithm, certificate).as_ref() == fingerprint.value()
 }
 
+/// How many records are in a datagram (RFC 6347 4.1).
+fn records(mut datagram: &[u8]) -> u32 {
+    let mut count = 0;
+    while let Some(header) = datagram.first_chunk::<RECORD_HEADER_BYTES>() {
+        count += 1;
+        let length = usize::from(u16::from_be_bytes([header[11], header[12]]));
+        datagram = datagram.get(RECORD_HEADER_BYTES + length..).unwrap_or_default();
+    }
+    count
+}
+
 pub(crate) struct Handshake {
     endpoint: Endpoint,
     /// Until we, as client, have begun.
     client: Option<Arc<HandshakeConfig>>,
     begun: bool,
-    datagrams: u32,
+    records: u32,
+    done: bool,
+    /// Set by the check of the peer's certificate, which runs inside the library.
+    refused: Arc<AtomicBool>,
 }
 
 /// What a datagram brought.
@@ -106,13 +129,16 @@ pub(crate) enum Progress {
 
 impl Handshake {
     pub(crate) fn new(identity: &Identity, client: bool, remote: Fingerprint) -> Result<Self, RtcError> {
-        let config = Arc::new(identity.config(client, remote)?);
+        let refused = Arc::new(AtomicBool::new(false));
+        let config = Arc::new(identity.config(client, remote, Arc::clone(&refused))?);
         let server = (!client).then(|| Arc::clone(&config));
         Ok(Self {
             endpoint: Endpoint::new(PEER, TransportProtocol::UDP, server),
             client: client.then_some(config),
             begun: !client,
-            datagrams: 0,
+            records: 0,
+            done: false,
+            refused,
         })
     }
 
@@ -126,19 +152,28 @@ impl Handshake {
     }
 
     pub(crate) fn handle(&mut self, now: Instant, datagram: &[u8]) -> Result<Progress, RtcError> {
-        self.datagrams += 1;
-        if self.datagrams > DATAGRAMS_MAX || !self.begun {
+        self.records = self.records.saturating_add(records(datagram));
+        let close = self.done && datagram.first() == Some(&ALERT);
+        if (self.records > RECORDS_MAX && !close) || !self.begun {
             return Ok(Progress::Nothing);
         }
         let mut progress = Progress::Nothing;
         for event in self.endpoint.read(now, PEER, None, BytesMut::from(datagram))? {
             match event {
-                EndpointEvent::HandshakeComplete => progress = Progress::Done(Box::new(self.keys()?)),
+                EndpointEvent::HandshakeComplete => {
+                    self.done = true;
+                    progress = Progress::Done(Box::new(self.keys()?));
+                }
                 EndpointEvent::PeerClosed => progress = Progress::ClosedByPeer,
                 _ => {} // No data channels.
             }
         }
         Ok(progress)
+    }
+
+    /// The peer's certificate is not the one that its offer named.
+    pub(crate) fn is_refused(&self) -> bool {
+        self.refused.load(Ordering::Relaxed)
     }
 
     pub(crate) fn poll_transmit(&mut self) -> Option<BytesMut> {

@@ -8,7 +8,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant, SystemTime},
 };
@@ -188,13 +188,10 @@ impl Engine {
     /// A track that many viewers share. They stay connected when it is dropped.
     pub fn outgoing(&self) -> Outgoing {
         let key = self.0.next.fetch_add(1, Ordering::Relaxed);
-        let shared = Arc::new(OutgoingShared { key, wanted: Notify::new(), viewers: AtomicUsize::new(0) });
-        let added = self.0.commands.try_send(Command::AddTrack(Arc::clone(&shared)));
-        if added.is_err() {
-            // Nothing is shown of it; the queue is full only under a flood of frames, or at the end.
-            self.0.metrics.frames_dropped.inc();
-        }
-        Outgoing { shared, commands: self.0.commands.clone(), metrics: self.0.metrics.clone() }
+        let shared = Arc::new(OutgoingShared { key, wanted: Notify::new() });
+        command(&self.0.commands, Command::AddTrack(Arc::clone(&shared)));
+        let (commands, metrics) = (self.0.commands.clone(), self.0.metrics.clone());
+        Outgoing { shared, commands, metrics, broken: AtomicBool::new(false) }
     }
 
     /// A random number, for SSRCs and session addresses.
@@ -224,10 +221,11 @@ impl Engine {
         let (accepted, result) = oneshot::channel();
         let owner = Owner { events, shared: Arc::clone(&shared), place };
         let command = Command::Accept { id, setup: Box::new(setup), owner, accepted };
+        // There before it is waited for: who asked may be gone meanwhile, and dropping it closes it.
+        let session = Session { control: Control { id, engine: self.clone(), shared }, events: inbox, over: false };
         self.0.commands.send(command).await.map_err(|_| AcceptError::Stopped)?;
         result.await.map_err(|_| AcceptError::Stopped)?.map_err(AcceptError::Dtls)?;
-        let control = Control { id, engine: self.clone(), shared };
-        Ok(Accepted { session: Session { control, events: inbox, over: false }, answer })
+        Ok(Accepted { session, answer })
     }
 
     fn local<'a>(&'a self, ice: &'a IceCredentials, id: u64) -> Local<'a> {
@@ -297,7 +295,7 @@ impl Session {
 
     /// WHIP: asks the publisher for a keyframe of one of its layers; coalesced.
     pub fn request_keyframe(&self, layer: usize) {
-        self.control.command(Command::RequestKeyframe { id: self.control.id, layer });
+        command(&self.control.engine.0.commands, Command::RequestKeyframe { id: self.control.id, layer });
     }
 }
 
@@ -341,21 +339,21 @@ impl Control {
     }
 
     pub fn close(&self) {
-        self.command(Command::Close { id: self.id });
+        command(&self.engine.0.commands, Command::Close { id: self.id });
     }
 
     /// WHEP: goes over to another track of the picture at its next keyframe.
     pub fn select(&self, video: &Outgoing) {
-        self.command(Command::Select { id: self.id, track: video.shared.key });
+        command(&self.engine.0.commands, Command::Select { id: self.id, track: video.shared.key });
     }
+}
 
-    /// Never waits. A full queue is retried by a task: closing must not be lost.
-    fn command(&self, command: Command) {
-        let Err(mpsc::error::TrySendError::Full(command)) = self.engine.0.commands.try_send(command) else { return };
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            let commands = self.engine.0.commands.clone();
-            runtime.spawn(async move { commands.send(command).await });
-        }
+/// Never waits. A full queue is retried by a task: such a command must not be lost.
+fn command(commands: &mpsc::Sender<Command>, command: Command) {
+    let Err(mpsc::error::TrySendError::Full(command)) = commands.try_send(command) else { return };
+    if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+        let commands = commands.clone();
+        runtime.spawn(async move { commands.send(command).await });
     }
 }
 
@@ -364,41 +362,37 @@ pub struct Outgoing {
     shared: Arc<OutgoingShared>,
     commands: mpsc::Sender<Command>,
     metrics: Metrics,
+    /// A frame was lost here: nothing but a keyframe makes sense of what follows.
+    broken: AtomicBool,
 }
 
 pub(crate) struct OutgoingShared {
     pub(crate) key: TrackKey,
     pub(crate) wanted: Notify,
-    pub(crate) viewers: AtomicUsize,
 }
 
 impl Outgoing {
     /// One frame for all viewers. Never waits: where the thread cannot keep up it is dropped and counted.
     pub fn push(&self, frame: OutFrame) {
-        if self.commands.try_send(Command::Push { track: self.shared.key, frame }).is_err() {
+        let keyframe = frame.keyframe;
+        let makes_sense = keyframe || !self.broken.load(Ordering::Relaxed);
+        let pushed = makes_sense && self.commands.try_send(Command::Push { track: self.shared.key, frame }).is_ok();
+        if !pushed {
             self.metrics.frames_dropped.inc();
+            self.shared.wanted.notify_one();
         }
+        self.broken.store(!pushed, Ordering::Relaxed);
     }
 
     /// Waits until a viewer needs a keyframe that is not here; coalesced.
     pub async fn keyframe_wanted(&self) {
         self.shared.wanted.notified().await;
     }
-
-    pub fn viewers(&self) -> usize {
-        self.shared.viewers.load(Ordering::Relaxed)
-    }
 }
 
 impl Drop for Outgoing {
     fn drop(&mut self) {
-        let command = Command::RemoveTrack(self.shared.key);
-        if let Err(mpsc::error::TrySendError::Full(command)) = self.commands.try_send(command)
-            && let Ok(runtime) = tokio::runtime::Handle::try_current()
-        {
-            let commands = self.commands.clone();
-            runtime.spawn(async move { commands.send(command).await });
-        }
+        command(&self.commands, Command::RemoveTrack(self.shared.key));
     }
 }
 

@@ -18,14 +18,24 @@ use crate::{
 pub(crate) const CONSENT: Duration = Duration::from_secs(30);
 /// Addresses of one peer: interfaces, each by IPv4, IPv6 and a NAT or two.
 const PATHS_MAX: usize = 16;
+/// A path that is silent so long is given up for one that is not: browsers check every 2.5 s.
+const PATH_SILENCE: Duration = Duration::from_secs(6);
 
 pub(crate) struct Agent {
     local: Local,
     /// After a restart, until the peer uses the new one: its checks are still on their way.
     former: Option<Local>,
     /// Proved addresses, the newest last.
-    paths: Vec<Path>,
+    paths: Vec<Proved>,
     nominated: Option<Path>,
+    /// Since when there is something to wait for.
+    began: Instant,
+    evicted: Vec<Path>,
+}
+
+struct Proved {
+    path: Path,
+    /// When a check, or a packet that only the peer can have sealed, came by it last.
     heard: Instant,
 }
 
@@ -61,13 +71,12 @@ pub(crate) enum News {
 
 impl Agent {
     pub(crate) fn new(local: &IceCredentials, now: Instant) -> Self {
-        Self { local: Local::new(local), former: None, paths: Vec::new(), nominated: None, heard: now }
+        Self { local: Local::new(local), former: None, paths: Vec::new(), nominated: None, began: now, evicted: Vec::new() }
     }
 
     /// A restart (RFC 8445 9): other credentials from now on; media goes on where it goes.
-    pub(crate) fn restart(&mut self, local: &IceCredentials, now: Instant) {
+    pub(crate) fn restart(&mut self, local: &IceCredentials) {
         self.former = Some(std::mem::replace(&mut self.local, Local::new(local)));
-        self.heard = now;
     }
 
     pub(crate) fn handle_check(&mut self, now: Instant, path: Path, request: &Request<'_>) -> Checked {
@@ -76,10 +85,10 @@ impl Agent {
             return Checked::Forged;
         };
         let bytes = request.success(&local.key, path.remote());
-        self.heard = now;
-        let proved = self.prove(path);
-        // Before anything is nominated the first proved path serves: libdatachannel and ffmpeg start DTLS at once.
-        let nominate = request.use_candidate || self.nominated.is_none();
+        let proved = self.prove(path, now);
+        // Before anything is nominated the first proved path serves: libdatachannel and ffmpeg start DTLS at once. And
+        // where a NAT has given the peer another port, its checks need not nominate anew.
+        let nominate = request.use_candidate || !self.nominated.is_some_and(|path| self.is_using(path, now));
         let news = if nominate && self.nominated != Some(path) {
             self.nominated = Some(path);
             News::Nominated
@@ -91,9 +100,16 @@ impl Agent {
         Checked::Answer { bytes, news }
     }
 
-    /// Something came that only the peer can have sealed.
-    pub(crate) fn heard(&mut self, now: Instant) {
-        self.heard = now;
+    /// Something came by this path that only the peer can have sealed.
+    pub(crate) fn heard(&mut self, now: Instant, path: Path) {
+        if let Some(known) = self.paths.iter_mut().find(|known| known.path == path) {
+            known.heard = now;
+        }
+    }
+
+    /// Whether the peer was heard on this path lately.
+    pub(crate) fn is_using(&self, path: Path, now: Instant) -> bool {
+        self.paths.iter().any(|known| known.path == path && now < known.heard + PATH_SILENCE)
     }
 
     /// Where media goes.
@@ -102,7 +118,8 @@ impl Agent {
     }
 
     pub(crate) fn consent_until(&self) -> Instant {
-        self.heard + CONSENT
+        let heard = self.paths.iter().find(|known| Some(known.path) == self.nominated).map(|known| known.heard);
+        heard.unwrap_or(self.began) + CONSENT
     }
 
     pub(crate) fn ufrag(&self) -> &str {
@@ -114,28 +131,34 @@ impl Agent {
     }
 
     /// Only from there DTLS and SRTP are looked at.
-    pub(crate) fn paths(&self) -> &[Path] {
-        &self.paths
+    pub(crate) fn paths(&self) -> impl Iterator<Item = &Path> {
+        self.paths.iter().map(|known| &known.path)
+    }
+
+    /// Paths that had to make room.
+    pub(crate) fn take_evicted(&mut self) -> Vec<Path> {
+        std::mem::take(&mut self.evicted)
     }
 
     /// A connection is gone (ICE-TCP).
     pub(crate) fn forget(&mut self, path: Path) {
-        self.paths.retain(|known| *known != path);
+        self.paths.retain(|known| known.path != path);
         if self.nominated == Some(path) {
-            self.nominated = self.paths.last().copied();
+            self.nominated = self.paths.last().map(|known| known.path);
         }
     }
 
     /// True when the path is new.
-    fn prove(&mut self, path: Path) -> bool {
-        if self.paths.contains(&path) {
+    fn prove(&mut self, path: Path, now: Instant) -> bool {
+        if let Some(known) = self.paths.iter_mut().find(|known| known.path == path) {
+            known.heard = now;
             return false;
         }
         if self.paths.len() >= PATHS_MAX {
-            let oldest = self.paths.iter().position(|path| Some(*path) != self.nominated).unwrap_or(0);
-            self.paths.remove(oldest);
+            let oldest = self.paths.iter().position(|known| Some(known.path) != self.nominated).unwrap_or(0);
+            self.evicted.push(self.paths.remove(oldest).path);
         }
-        self.paths.push(path);
+        self.paths.push(Proved { path, heard: now });
         true
     }
 }

@@ -16,6 +16,7 @@ pub(crate) struct Metrics {
     pub(crate) send_blocked: IntCounter,
     pub(crate) send_errors: IntCounter,
     unopened: IntCounter,
+    strays: IntCounter,
     nacked: IntCounter,
     repeated: IntCounter,
     picture_losses: IntCounter,
@@ -24,6 +25,8 @@ pub(crate) struct Metrics {
     pub(crate) frames_dropped: IntCounter,
     pub(crate) tcp_connections: IntGauge,
     pub(crate) tcp_refused: IntCounter,
+    /// Bytes that wait for the socket.
+    pub(crate) backlog: IntGauge,
 }
 
 impl Metrics {
@@ -58,11 +61,13 @@ impl Metrics {
             send_blocked: counter("send_blocked_total", "Datagrams not sent since the way was full")?,
             send_errors: counter("send_errors_total", "Datagrams that the system refused to send")?,
             unopened: counter("unopened_total", "Packets that could not be opened: not sealed by the peer")?,
+            strays: counter("stray_packets_total", "Packets of publishers that belong to nothing negotiated")?,
             nacked: counter("nacked_packets_total", "Packets that viewers reported missing")?,
             repeated: counter("repeated_packets_total", "Packets sent again")?,
             picture_losses: counter("picture_losses_total", "Keyframe requests of viewers")?,
             fell_behind: counter("fell_behind_total", "Viewers that skipped to the next keyframe")?,
             frames_dropped: counter("frames_dropped_total", "Frames lost to an overloaded engine or a slow owner")?,
+            backlog: gauge("send_backlog_bytes", "Bytes that wait until the socket takes more")?,
             tcp_connections: gauge("tcp_connections", "ICE-TCP connections")?,
             tcp_refused: counter("tcp_refused_total", "ICE-TCP connections refused or ended for what they sent")?,
         })
@@ -78,6 +83,7 @@ impl Metrics {
 
     pub(crate) fn count(&self, counts: Counts) {
         self.unopened.inc_by(counts.unopened);
+        self.strays.inc_by(counts.strays);
         self.nacked.inc_by(counts.nacked);
         self.repeated.inc_by(counts.repeated);
         self.picture_losses.inc_by(counts.picture_losses);

@@ -96,8 +96,11 @@ impl Link {
 /// A viewer of one H.264 track, and everything between it and our shard.
 struct Call {
     shard: Shard,
+    identity: Arc<Identity>,
     viewer: rtc::peer_connection::RTCPeerConnection,
     viewer_address: SocketAddr,
+    /// What a NAT shows in place of it.
+    behind: Option<SocketAddr>,
     up: Link,
     down: Link,
     now: Instant,
@@ -160,7 +163,7 @@ impl Call {
         let setup = Setup {
             negotiated,
             local,
-            identity,
+            identity: Arc::clone(&identity),
             wall: (now, SystemTime::now()),
             random: [7; 32],
             sends: Some([Some(TRACK), None]),
@@ -168,8 +171,10 @@ impl Call {
         shard.accept(now, SESSION, setup).unwrap();
         Self {
             shard,
+            identity,
             viewer,
             viewer_address,
+            behind: None,
             up: Link::new(weather, 1),
             down: Link::new(weather, 2),
             now,
@@ -182,7 +187,7 @@ impl Call {
     }
 
     fn path(&self) -> Path {
-        Path::Udp { remote: self.viewer_address, local: Some(our_address().ip()) }
+        Path::Udp { remote: self.behind.unwrap_or(self.viewer_address), local: Some(our_address().ip()) }
     }
 
     fn context(&self) -> TransportContext {
@@ -237,7 +242,9 @@ impl Call {
             let keyframe = self.frames.is_multiple_of(60);
             let payloads = (0..5).map(|_| Bytes::from(vec![0x41; if keyframe { 1100 } else { 600 }])).collect();
             let (timestamp, at_us) = (self.frames * 3000, self.frames as i64 * 33_333);
-            self.shard.push(self.now, track, OutFrame { timestamp, at_us, keyframe, payloads });
+            for viewer in self.shard.push(self.now, track, OutFrame { timestamp, at_us, keyframe, payloads }) {
+                self.shard.advance(self.now, viewer);
+            }
             self.frames += 1;
             self.run(33);
         }
@@ -296,13 +303,18 @@ fn a_viewer_that_moves_goes_on() {
     call.run(200);
     call.stream(TRACK, 30);
     let before = call.got.len();
-    // A NAT gives it another port: its next check proves the new address.
-    call.viewer_address = "10.0.0.2:5000".parse().unwrap();
     let stranger = Path::Udp { remote: "198.51.100.7:4000".parse().unwrap(), local: None };
     assert_eq!(call.shard.handle_datagram(call.now, stranger, &[0x80, 96, 0, 0]), Fate::Unproved);
     assert_eq!(call.shard.handle_datagram(call.now, stranger, &[22, 254, 253]), Fate::Unproved);
     call.stream(TRACK, 30);
     assert_eq!(call.got.len(), before + 150);
+    // A NAT gives it another port. Its checks come from there and nominate nothing anew; once the former port has been
+    // silent for a while, everything goes there.
+    call.behind = Some("10.0.0.2:6000".parse().unwrap());
+    call.stream(TRACK, 600);
+    let moved = call.got.len();
+    call.stream(TRACK, 30);
+    assert_eq!(call.got.len(), moved + 150);
 }
 
 #[test]
@@ -311,7 +323,7 @@ fn a_viewer_goes_over_to_another_layer_at_its_keyframe() {
     call.run(200);
     call.stream(TRACK, 31);
     call.shard.select(call.now, SESSION, OTHER_TRACK);
-    assert_eq!(call.shard.take_wanted(), [OTHER_TRACK]);
+    assert_eq!(call.shard.poll_wanted(call.now), Some(OTHER_TRACK));
     call.stream(OTHER_TRACK, 10);
     assert_eq!(call.got.len(), 31 * 5, "no keyframe there yet");
     call.stream(TRACK, 9);
@@ -348,7 +360,7 @@ fn a_certificate_other_than_the_offer_named_is_refused() {
     let mut other = Shard::default();
     other.add_track(TRACK);
     std::mem::swap(&mut call.shard, &mut other);
-    let identity = Arc::new(Identity::generate().unwrap());
+    let identity = Arc::clone(&call.identity);
     let offer = call.viewer.local_description().unwrap().sdp;
     let at = offer.find("fingerprint:sha-256 ").unwrap() + 20;
     let forged = format!("{}{}{}", &offer[..at], if &offer[at..at + 2] == "00" { "11" } else { "00" }, &offer[at + 2..]);
@@ -371,5 +383,79 @@ fn a_certificate_other_than_the_offer_named_is_refused() {
     call.shard.accept(call.now, SESSION, setup).unwrap();
     call.run(3000);
     assert!(call.connected.is_none());
-    assert!(matches!(call.events[..], [Event::Closed(Closed::Handshake(_))]), "{:?}", call.events);
+    let told = "the certificate is not the one that the offer named";
+    assert!(matches!(&call.events[..], [Event::Closed(Closed::Handshake(reason))] if reason == told), "{:?}", call.events);
+}
+
+/// A viewer in the middle of catching up with a GOP.
+fn catching_up() -> Call {
+    let mut call = Call::new(Weather { delay: 5 * MS, ..Default::default() });
+    for n in 0..300_u64 {
+        let payloads = (0..8).map(|_| Bytes::from(vec![0x41; 1100])).collect();
+        call.shard.push(call.now, TRACK, OutFrame { timestamp: n * 3000, at_us: n as i64 * 33_333, keyframe: n == 0, payloads });
+    }
+    while call.got.is_empty() {
+        call.tick();
+    }
+    assert!(call.shard.poll_timeout().is_some_and(|at| at < call.now + 5 * MS), "it is catching up");
+    call
+}
+
+/// Every timer that is handled lies in the future afterwards, or the thread would never do anything else.
+#[test]
+fn what_ends_while_a_viewer_catches_up_leaves_no_timer_behind() {
+    let mut without_track = catching_up();
+    without_track.shard.remove_track(TRACK);
+    let mut without_path = catching_up();
+    let path = without_path.path();
+    without_path.shard.forget_path(path);
+    for call in [&mut without_track, &mut without_path] {
+        let later = call.now + 10 * MS;
+        for _ in 0..10 {
+            call.shard.handle_timeout(later);
+        }
+        assert!(call.shard.poll_timeout().is_none_or(|at| at > later), "nothing is due for ever");
+    }
+}
+
+/// One record, one fragment of one byte of a ClientHello without end.
+fn fragment(offset: u32) -> Vec<u8> {
+    let number = u64::from(offset).to_be_bytes();
+    let place = offset.to_be_bytes();
+    [&[22, 254, 253, 0, 0][..], &number[2..], &[0, 13, 1, 255, 255, 255, 0, 0], &place[1..], &[0, 0, 1, 7]].concat()
+}
+
+#[test]
+fn a_handshake_in_endless_fragments_costs_little() {
+    let identity = Identity::generate().unwrap();
+    let mut handshake = crate::dtls::Handshake::new(&identity, false, identity.fingerprint.clone()).unwrap();
+    let began = Instant::now();
+    for datagram in 0..1000_u32 {
+        let records: Vec<u8> = (0..50).flat_map(|n| fragment(datagram * 50 + n + 1)).collect();
+        let _ = handshake.handle(began, &records);
+    }
+    let _ = handshake.handle(began, &fragment(0));
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+}
+
+#[test]
+fn a_peer_of_many_addresses_is_remembered_by_few() {
+    let mut call = Call::new(Weather::default());
+    let key = crate::stun::key("0123456789abcdefghijklmn");
+    for n in 1..5000_u16 {
+        let path = Path::Udp { remote: SocketAddr::from(([10, 9, 8, 7], n)), local: None };
+        let check = crate::stun::check("ours:x", &key, [7; 12]);
+        assert_eq!(call.shard.handle_datagram(call.now, path, &check), Fate::Check);
+        while call.shard.poll_transmit().is_some() {}
+    }
+    assert!(call.shard.paths() <= 16, "{}", call.shard.paths());
+    call.shard.close(call.now, SESSION, Closed::ByUs);
+    assert_eq!(call.shard.paths(), 0);
+}
+
+#[test]
+fn a_datagram_beyond_any_path_is_not_looked_at() {
+    let mut call = Call::new(Weather::default());
+    let path = call.path();
+    assert_eq!(call.shard.handle_datagram(call.now, path, &[22; 2049]), Fate::Malformed);
 }

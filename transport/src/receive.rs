@@ -29,8 +29,6 @@ pub(crate) struct Receive {
     routes: HashMap<u32, Route>,
     arrivals: Option<(u8, Arrivals)>,
     remb: Option<Remb>,
-    /// Packets that belong to nothing that was negotiated.
-    pub(crate) strays: u64,
 }
 
 struct Line {
@@ -83,7 +81,6 @@ impl Receive {
             arrivals: transport_cc.map(|id| (id, Arrivals::new(now))),
             remb: remb.then(|| Remb::new(BITRATE_MAX)),
             routes: HashMap::new(),
-            strays: 0,
             lines,
         };
         receive.route_offered();
@@ -110,16 +107,14 @@ impl Receive {
         self.routes.contains_key(&ssrc) || self.routes.len() < ROUTES_MAX
     }
 
-    pub(crate) fn handle_packet(&mut self, now: Instant, header: &Header, payload: Bytes) {
+    /// False for a packet that belongs to nothing that was negotiated.
+    pub(crate) fn handle_packet(&mut self, now: Instant, header: &Header, payload: Bytes) -> bool {
         if let Some((id, arrivals)) = &mut self.arrivals
             && let Some(number) = header.get_extension(*id).and_then(|value| Some(u16::from_be_bytes(*value.first_chunk()?)))
         {
             arrivals.record(now, number, header.ssrc);
         }
-        let Some(route) = self.route(now, header) else {
-            self.strays += 1;
-            return;
-        };
+        let Some(route) = self.route(now, header) else { return false };
         let layer = &mut self.lines[route.line].layers[route.layer];
         layer.heard = Some(now);
         if route.rtx {
@@ -127,6 +122,7 @@ impl Receive {
         } else {
             layer.receiver.handle_packet(now, header, payload);
         }
+        true
     }
 
     pub(crate) fn handle_sender_report(&mut self, now: Instant, ssrc: u32, ntp: u64, rtp: u32) {

@@ -44,6 +44,8 @@ use crate::{
 const CHECK_WAIT: Duration = Duration::from_secs(20);
 /// From the first check to the keys.
 const HANDSHAKE_WAIT: Duration = Duration::from_secs(15);
+/// From our last flight to the first frame: a peer that has not read the one drops the other.
+const FIRST_SEND_PAUSE: Duration = Duration::from_millis(10);
 /// Sender and receiver reports, bitrate estimates.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 /// Seconds from 1900 to 1970 (RFC 3550 4).
@@ -62,12 +64,16 @@ pub(crate) struct Shared {
     pub(crate) viewers: Vec<u64>,
     /// A viewer needs a keyframe that is not in the history.
     pub(crate) keyframe_wanted: bool,
+    /// When the publisher was last told of that.
+    pub(crate) told: Option<Instant>,
 }
 
 /// Counted by the shard.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Counts {
     pub(crate) unopened: u64,
+    /// Packets that belong to nothing that was negotiated.
+    pub(crate) strays: u64,
     pub(crate) repeated: u64,
     pub(crate) nacked: u64,
     pub(crate) picture_losses: u64,
@@ -78,10 +84,14 @@ pub(crate) struct Session {
     pub(crate) agent: Agent,
     handshake: Handshake,
     identity: Arc<Identity>,
+    /// What was wrong with the handshake last.
+    trouble: Option<String>,
     srtp: Option<(Sealer, Opener)>,
     media: Media,
     state: State,
     report_at: Instant,
+    /// When a viewer is sent what is there already.
+    first_send: Option<Instant>,
     /// Ours in RTCP when we only receive.
     ssrc: u32,
     fir_sequence: u8,
@@ -143,10 +153,12 @@ impl Session {
         Ok(Self {
             agent: Agent::new(&local, now),
             handshake,
+            trouble: None,
             srtp: None,
             media,
             state: State::Checking { until: now + CHECK_WAIT },
             report_at: now + REPORT_INTERVAL,
+            first_send: None,
             ssrc: u32::from_be_bytes([random[0], random[1], random[2], random[3]]),
             fir_sequence: 0,
             wall,
@@ -176,21 +188,21 @@ impl Session {
     }
 
     /// A datagram that is no check, of a path that is proved.
-    pub(crate) fn handle_datagram(&mut self, now: Instant, datagram: &[u8], tracks: &mut Histories) {
+    pub(crate) fn handle_datagram(&mut self, now: Instant, path: Path, datagram: &[u8], tracks: &mut Histories) {
         // RFC 7983 7; RTCP by its packet type (RFC 5761 4).
         match datagram {
             [20..=63, ..] => {
                 let progress = self.handshake.handle(now, datagram);
                 self.after_handshake(progress, now);
             }
-            [128..=191, 192..=223, ..] => self.handle_rtcp(now, datagram, tracks),
-            [128..=191, ..] => self.handle_rtp(now, datagram),
+            [128..=191, 192..=223, ..] => self.handle_rtcp(now, path, datagram, tracks),
+            [128..=191, ..] => self.handle_rtp(now, path, datagram),
             _ => self.counts.unopened += 1,
         }
     }
 
-    pub(crate) fn restart(&mut self, local: &IceCredentials, now: Instant) {
-        self.agent.restart(local, now);
+    pub(crate) fn restart(&mut self, local: &IceCredentials) {
+        self.agent.restart(local);
     }
 
     pub(crate) fn request_keyframe(&mut self, now: Instant, layer: usize) {
@@ -223,6 +235,9 @@ impl Session {
         let (Media::Send(send), Some((sealer, _)), Some(path)) = (&mut self.media, &mut self.srtp, self.agent.selected()) else {
             return;
         };
+        if self.first_send.is_some() {
+            return;
+        }
         let mut out = Vec::new();
         let sent = send.advance(now, tracks, sealer, &mut out);
         self.transmits.extend(out.into_iter().map(|burst| (path, burst)));
@@ -257,7 +272,10 @@ impl Session {
         match self.state {
             State::Closed => return,
             State::Checking { until } if now >= until => return self.end(now, Closed::Unreachable),
-            State::Handshaking { until } if now >= until => return self.end(now, Closed::HandshakeTimeout),
+            State::Handshaking { until } if now >= until => {
+                let reason = self.trouble.take().map_or(Closed::HandshakeTimeout, Closed::Handshake);
+                return self.end(now, reason);
+            }
             State::Connected if now >= self.agent.consent_until() => return self.end(now, Closed::ConsentLost),
             _ => {}
         }
@@ -269,6 +287,7 @@ impl Session {
             receive.handle_timeout(now);
         }
         self.report(now);
+        self.first_send = self.first_send.filter(|at| now < *at);
         self.advance(now, tracks);
         if now >= self.report_at {
             self.report_at = now + REPORT_INTERVAL;
@@ -285,11 +304,16 @@ impl Session {
         };
         let media = match &self.media {
             Media::Receive(receive) => receive.poll_timeout(),
+            // Without a way nothing is sent, and nothing is due.
+            Media::Send(_) if self.agent.selected().is_none() => None,
             Media::Send(send) => {
                 [&send.video, &send.audio].into_iter().flatten().filter_map(|feed| feed.sender.poll_timeout()).min()
             }
         };
-        [Some(phase), self.handshake.poll_timeout(), media.filter(|_| self.srtp.is_some())].into_iter().flatten().min()
+        [Some(phase), self.handshake.poll_timeout(), self.first_send, media.filter(|_| self.srtp.is_some())]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     pub(crate) fn poll_transmit(&mut self) -> Option<(Path, Burst)> {
@@ -305,19 +329,30 @@ impl Session {
         match progress {
             Ok(Progress::Nothing) => {}
             Ok(Progress::ClosedByPeer) => self.end(now, Closed::ByPeer),
-            Ok(Progress::Done(keys)) => match srtp::contexts(&keys, self.identity.provider().crypto()) {
+            Ok(Progress::Done(keys)) => match srtp::contexts(*keys, Arc::clone(self.identity.provider())) {
                 Ok(contexts) => {
                     self.srtp = Some(contexts);
                     self.state = State::Connected;
+                    self.first_send = Some(now + FIRST_SEND_PAUSE);
                     if let Some(path) = self.agent.selected() {
                         self.events.push_back(Event::Connected { peer: path.remote() });
                     }
                 }
                 Err(error) => self.end(now, Closed::Handshake(error.to_string())),
             },
-            // After the handshake a broken record is noise: RFC 6347 4.1.2.7 drops it.
-            Err(_) if self.srtp.is_some() => self.counts.unopened += 1,
-            Err(error) => self.end(now, Closed::Handshake(error.to_string())),
+            Err(_) if self.handshake.is_refused() => {
+                let reason = "the certificate is not the one that the offer named";
+                self.end(now, Closed::Handshake(reason.into()));
+            }
+            Err(rtc_shared::error::Error::ErrAlertFatalOrClose) if self.srtp.is_none() => {
+                self.end(now, Closed::Handshake("the peer refused it".into()));
+            }
+            // A broken record is noise, before the keys as after them (RFC 6347 4.1.2.7); what keeps the handshake from
+            // its end is told when its time is over.
+            Err(error) => {
+                self.counts.unopened += 1;
+                self.trouble = Some(error.to_string());
+            }
         }
     }
 
@@ -329,36 +364,38 @@ impl Session {
         }
     }
 
-    fn handle_rtp(&mut self, now: Instant, datagram: &[u8]) {
+    fn handle_rtp(&mut self, now: Instant, path: Path, datagram: &[u8]) {
         let (Media::Receive(receive), Some((_, opener))) = (&mut self.media, &mut self.srtp) else { return };
         let Ok(header) = rtc_rtp::Header::unmarshal(&mut &datagram[..]) else {
             self.counts.unopened += 1;
             return;
         };
         if !receive.admits(header.ssrc) {
-            receive.strays += 1;
+            self.counts.strays += 1;
             return;
         }
         let Ok(opened) = opener.open_rtp(datagram, &header) else {
             self.counts.unopened += 1;
             return;
         };
-        self.agent.heard(now);
+        self.agent.heard(now, path);
         let payload = opened.freeze();
         let Some(payload) = unpadded(&header, payload) else { return };
-        receive.handle_packet(now, &header, payload);
+        if !receive.handle_packet(now, &header, payload) {
+            self.counts.strays += 1;
+        }
         self.report(now);
         self.collect();
     }
 
-    fn handle_rtcp(&mut self, now: Instant, datagram: &[u8], tracks: &mut Histories) {
+    fn handle_rtcp(&mut self, now: Instant, path: Path, datagram: &[u8], tracks: &mut Histories) {
         let Some((sealer, opener)) = &mut self.srtp else { return };
         let Ok(opened) = opener.open_rtcp(datagram) else {
             self.counts.unopened += 1;
             return;
         };
-        self.agent.heard(now);
-        let Some(path) = self.agent.selected() else { return };
+        self.agent.heard(now, path);
+        let Some(way) = self.agent.selected() else { return };
         let mut out = Vec::new();
         let mut sealed = Ok(());
         for packet in rtcp::parse(&opened) {
@@ -380,7 +417,7 @@ impl Session {
                 _ => {}
             }
         }
-        self.transmits.extend(out.into_iter().map(|burst| (path, burst)));
+        self.transmits.extend(out.into_iter().map(|burst| (way, burst)));
         if let Err(error) = sealed {
             self.end(now, Closed::Seal(error.to_string()));
         }
@@ -568,7 +605,11 @@ impl Feed {
             (self.track, self.next) = (Some(next), None);
             self.sender.switch();
         }
-        let Some(shared) = self.track.and_then(|track| tracks.get_mut(&track)) else { return Ok(()) };
+        let Some(shared) = self.track.and_then(|track| tracks.get_mut(&track)) else {
+            // The track is gone: nothing is due.
+            self.sender.switch();
+            return Ok(());
+        };
         let progress = self.sender.advance(now, &shared.history, sealer, out)?;
         shared.keyframe_wanted |= progress == crate::send::Progress::NeedsKeyframe;
         Ok(())

@@ -6,7 +6,7 @@
 
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use ring::hmac;
@@ -21,8 +21,13 @@ use crate::{
     stun::{self, Request},
 };
 
+/// Between two wishes for a keyframe of one track: an encoder has answered the first by then.
+const WISH_INTERVAL: Duration = Duration::from_millis(500);
 /// No session has this number.
 const PROBE: u64 = 0;
+
+/// What fits the usual path, and a rest: a larger one costs more than any peer needs.
+const DATAGRAM_BYTES_MAX: usize = 2048;
 
 /// Where a datagram ended. The names are metric labels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +66,8 @@ pub(crate) struct Shard {
     transmits: VecDeque<(u64, Path, Burst)>,
     events: VecDeque<(u64, Event)>,
     counts: Counts,
+    /// Tracks of which a keyframe is wished for.
+    wanted: BTreeSet<TrackKey>,
     /// Whose checks are answered though there is no session: the self-test's.
     probe: Option<(String, hmac::Key)>,
 }
@@ -90,11 +97,12 @@ impl Shard {
 
     pub(crate) fn handle_datagram(&mut self, now: Instant, path: Path, datagram: &[u8]) -> Fate {
         match datagram.first() {
+            _ if datagram.len() > DATAGRAM_BYTES_MAX => Fate::Malformed,
             Some(0..=3) => self.handle_check(now, path, datagram),
             Some(20..=63 | 128..=191) => {
                 let Some(&id) = self.paths.get(&path) else { return Fate::Unproved };
                 if let Some(slot) = self.sessions.get_mut(&id) {
-                    slot.session.handle_datagram(now, datagram, &mut self.tracks);
+                    slot.session.handle_datagram(now, path, datagram, &mut self.tracks);
                 }
                 self.settle(now, id);
                 Fate::Media
@@ -117,8 +125,16 @@ impl Shard {
         if !slot.session.handle_check(now, path, &request) {
             return Fate::Forged;
         }
-        // A proved check moves the address, even from another session: its owner may have gone.
-        self.paths.insert(path, id);
+        for evicted in slot.session.agent.take_evicted() {
+            if self.paths.get(&evicted) == Some(&id) {
+                self.paths.remove(&evicted);
+            }
+        }
+        // An address may come to another session, as ports are used again, but is not taken from one that uses it.
+        let used = self.paths.get(&path).filter(|owner| **owner != id).and_then(|owner| self.sessions.get(owner));
+        if used.is_none_or(|owner| !owner.session.agent.is_using(path, now)) {
+            self.paths.insert(path, id);
+        }
         self.settle(now, id);
         Fate::Check
     }
@@ -129,7 +145,7 @@ impl Shard {
         if let Some(former) = slot.session.agent.former_ufrag() {
             self.ufrags.remove(former);
         }
-        slot.session.restart(local, now);
+        slot.session.restart(local);
         self.ufrags.insert(local.ufrag().to_owned(), id);
         self.settle(now, id);
         true
@@ -145,9 +161,7 @@ impl Shard {
     pub(crate) fn select(&mut self, now: Instant, id: u64, track: TrackKey) {
         if let Some(slot) = self.sessions.get_mut(&id) {
             slot.session.select(track);
-            if let Some(shared) = self.tracks.get_mut(&track) {
-                shared.keyframe_wanted = true;
-            }
+            self.wanted.insert(track);
             self.settle(now, id);
         }
     }
@@ -164,43 +178,46 @@ impl Shard {
     }
 
     pub(crate) fn remove_track(&mut self, track: TrackKey) {
+        self.wanted.remove(&track);
         self.tracks.remove(&track);
     }
 
-    /// One frame for everybody who watches the track.
-    pub(crate) fn push(&mut self, now: Instant, track: TrackKey, frame: OutFrame) {
-        let Some(shared) = self.tracks.get_mut(&track) else { return };
+    /// One frame for everybody who watches the track: the sessions that have something to send now. Each is
+    /// `advance`d by the caller, which sends in between, so that what is sealed does not pile up.
+    pub(crate) fn push(&mut self, now: Instant, track: TrackKey, frame: OutFrame) -> Vec<u64> {
+        let Some(shared) = self.tracks.get_mut(&track) else { return Vec::new() };
         shared.history.push(now, frame);
-        let viewers = std::mem::take(&mut shared.viewers);
-        for &id in &viewers {
-            if let Some(slot) = self.sessions.get_mut(&id) {
-                slot.session.advance(now, &mut self.tracks);
-                self.settle(now, id);
-            }
-        }
-        if let Some(shared) = self.tracks.get_mut(&track) {
-            // Settling may have brought others; who left is sorted out there too.
-            let joined = std::mem::take(&mut shared.viewers);
-            shared.viewers = viewers;
-            for id in joined {
-                if !shared.viewers.contains(&id) {
-                    shared.viewers.push(id);
-                }
-            }
-            let sessions = &self.sessions;
-            shared.viewers.retain(|id| sessions.get(id).is_some_and(|slot| slot.tracks.contains(&track)));
+        shared.viewers.clone()
+    }
+
+    pub(crate) fn advance(&mut self, now: Instant, id: u64) {
+        if let Some(slot) = self.sessions.get_mut(&id) {
+            slot.session.advance(now, &mut self.tracks);
+            self.settle(now, id);
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn paths(&self) -> usize {
+        self.paths.len()
+    }
+
+    /// Who is fed from it, or is about to go over to it.
     pub(crate) fn viewers(&self, track: TrackKey) -> usize {
         self.tracks.get(&track).map_or(0, |shared| shared.viewers.len())
     }
 
-    /// Tracks of which a viewer needs a keyframe.
-    pub(crate) fn take_wanted(&mut self) -> Vec<TrackKey> {
-        let wanted =
-            self.tracks.iter_mut().filter_map(|(key, shared)| std::mem::take(&mut shared.keyframe_wanted).then_some(*key));
-        wanted.collect()
+    /// A track of which a viewer needs a keyframe. Told at most twice a second; a wish in between waits.
+    pub(crate) fn poll_wanted(&mut self, now: Instant) -> Option<TrackKey> {
+        let tracks = &mut self.tracks;
+        let due =
+            self.wanted.iter().copied().find(|track| {
+                tracks.get(track).is_none_or(|shared| shared.told.is_none_or(|told| now >= told + WISH_INTERVAL))
+            })?;
+        self.wanted.remove(&due);
+        let shared = tracks.get_mut(&due)?;
+        shared.told = Some(now);
+        Some(due)
     }
 
     /// Something of this session did not fit into the way.
@@ -218,11 +235,9 @@ impl Shard {
     }
 
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
-        while let Some(&(at, id)) = self.timers.first() {
-            if at > now {
-                break;
-            }
-            self.timers.pop_first();
+        // What is renewed meanwhile waits for the next turn, whatever a session does.
+        let later = self.timers.split_off(&(now, u64::MAX));
+        for (_, id) in std::mem::replace(&mut self.timers, later) {
             if let Some(slot) = self.sessions.get_mut(&id) {
                 slot.timer = None;
                 slot.session.handle_timeout(now, &mut self.tracks);
@@ -270,6 +285,7 @@ impl Shard {
             }
         }
         self.settle_tracks(id);
+        self.collect_wishes(id);
         if closed {
             self.forget(id);
         }
@@ -291,6 +307,15 @@ impl Shard {
         for key in former.iter().filter(|key| !tracks.contains(key)) {
             if let Some(shared) = self.tracks.get_mut(key) {
                 shared.viewers.retain(|viewer| *viewer != id);
+            }
+        }
+    }
+
+    fn collect_wishes(&mut self, id: u64) {
+        let Some(slot) = self.sessions.get(&id) else { return };
+        for key in &slot.tracks {
+            if self.tracks.get_mut(key).is_some_and(|shared| std::mem::take(&mut shared.keyframe_wanted)) {
+                self.wanted.insert(*key);
             }
         }
     }
@@ -319,6 +344,7 @@ impl Shard {
 impl std::ops::AddAssign for Counts {
     fn add_assign(&mut self, more: Self) {
         self.unopened += more.unopened;
+        self.strays += more.strays;
         self.repeated += more.repeated;
         self.nacked += more.nacked;
         self.picture_losses += more.picture_losses;

@@ -4,17 +4,31 @@
 //! AES-GCM is sealed in place here, since that is the larger half of what a viewer costs; every
 //! other profile, all of RTCP and all that comes in is `rtc-srtp`'s work.
 
+use std::{collections::HashSet, sync::Arc};
+
 use bytes::BytesMut;
 use ring::aead::{AES_128_GCM, AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
-use rtc_crypto::{BlockCipherAlgorithm, RTCCrypto};
+use rtc_crypto::{BlockCipherAlgorithm, RTCCrypto, RTCCryptoProvider};
 use rtc_shared::error::Error as RtcError;
-use rtc_srtp::{config, context::Context, protection_profile::ProtectionProfile};
+use rtc_srtp::{
+    config,
+    context::Context,
+    option::{srtcp_replay_protection, srtp_replay_protection},
+    protection_profile::ProtectionProfile,
+};
 
 /// Labels of the key derivation (RFC 3711 4.3.1).
 const LABEL_ENCRYPTION: u8 = 0;
 const LABEL_SALT: u8 = 2;
 const GCM_SALT_BYTES: usize = 12;
 const GCM_TAG_BYTES: usize = 16;
+/// SSRCs of one peer: as many as a publisher may have layers with their retransmissions, and changes.
+const KNOWN_MAX: usize = 64;
+/// Forged packets until the strangers' context is made anew.
+const FAILURES_MAX: u32 = 64;
+/// Packets that may be late (RFC 3711 3.3.2): seconds of video.
+const REPLAY_WINDOW: usize = 1024;
+const REPLAY_WINDOW_RTCP: usize = 128;
 
 #[derive(Debug, thiserror::Error)]
 #[error("SRTP: a packet could not be sealed: {0}")]
@@ -33,22 +47,34 @@ enum Rtp {
     Other(Box<Context>),
 }
 
-/// What opens the peer's.
-pub(crate) struct Opener(Context);
+/// What opens the peer's. A context keeps something for each SSRC that it meets, even of packets that are forged, so
+/// strangers are met by a context of their own, which is made anew now and then.
+pub(crate) struct Opener {
+    known: HashSet<u32>,
+    trusted: Context,
+    stranger: Context,
+    failures: u32,
+    keys: config::Config,
+    provider: Arc<dyn RTCCryptoProvider>,
+}
 
 /// From what the handshake agreed on.
-pub(crate) fn contexts(keys: &config::Config, crypto: &dyn RTCCrypto) -> Result<(Sealer, Opener), RtcError> {
-    let local = |keys: &config::Config| {
-        Context::new(&keys.keys.local_master_key, &keys.keys.local_master_salt, keys.profile, None, None, crypto)
-    };
-    // The reordering window drops what comes twice; RTCP that is replayed changes nothing.
-    let opener = Context::new(&keys.keys.remote_master_key, &keys.keys.remote_master_salt, keys.profile, None, None, crypto)?;
+pub(crate) fn contexts(keys: config::Config, provider: Arc<dyn RTCCryptoProvider>) -> Result<(Sealer, Opener), RtcError> {
+    let crypto = provider.crypto();
+    let local = || Context::new(&keys.keys.local_master_key, &keys.keys.local_master_salt, keys.profile, None, None, crypto);
     let rtp = match keys.profile {
-        ProtectionProfile::AeadAes128Gcm | ProtectionProfile::AeadAes256Gcm => gcm(keys, crypto)?,
-        _ => Rtp::Other(Box::new(local(keys)?)),
+        ProtectionProfile::AeadAes128Gcm | ProtectionProfile::AeadAes256Gcm => gcm(&keys, crypto)?,
+        _ => Rtp::Other(Box::new(local()?)),
     };
     let overhead = keys.profile.rtp_auth_tag_len() + keys.profile.aead_auth_tag_len();
-    Ok((Sealer { rtp, rtcp: local(keys)?, overhead, plain: Vec::new() }, Opener(opener)))
+    let sealer = Sealer { rtp, rtcp: local()?, overhead, plain: Vec::new() };
+    let (trusted, stranger) = (remote(&keys, crypto)?, remote(&keys, crypto)?);
+    Ok((sealer, Opener { known: HashSet::new(), trusted, stranger, failures: 0, keys, provider }))
+}
+
+fn remote(keys: &config::Config, crypto: &dyn RTCCrypto) -> Result<Context, RtcError> {
+    let (rtp, rtcp) = (srtp_replay_protection(REPLAY_WINDOW), srtcp_replay_protection(REPLAY_WINDOW_RTCP));
+    Context::new(&keys.keys.remote_master_key, &keys.keys.remote_master_salt, keys.profile, Some(rtp), Some(rtcp), crypto)
 }
 
 impl Sealer {
@@ -94,11 +120,29 @@ impl Sealer {
 
 impl Opener {
     pub(crate) fn open_rtp(&mut self, packet: &[u8], header: &rtc_rtp::Header) -> Result<BytesMut, RtcError> {
-        self.0.decrypt_rtp_with_header(packet, header)
+        self.open(header.ssrc, |context| context.decrypt_rtp_with_header(packet, header))
     }
 
     pub(crate) fn open_rtcp(&mut self, packet: &[u8]) -> Result<BytesMut, RtcError> {
-        self.0.decrypt_rtcp(packet)
+        let ssrc = packet.get(4..8).and_then(|ssrc| ssrc.try_into().ok()).map(u32::from_be_bytes);
+        self.open(ssrc.ok_or(RtcError::ErrTooShortRtcp)?, |context| context.decrypt_rtcp(packet))
+    }
+
+    fn open(&mut self, ssrc: u32, open: impl Fn(&mut Context) -> Result<BytesMut, RtcError>) -> Result<BytesMut, RtcError> {
+        if self.known.contains(&ssrc) {
+            return open(&mut self.trusted);
+        }
+        let met = open(&mut self.stranger);
+        if met.is_ok() && self.known.len() < KNOWN_MAX {
+            self.known.insert(ssrc);
+            return open(&mut self.trusted);
+        }
+        self.failures += 1;
+        if self.failures >= FAILURES_MAX {
+            self.failures = 0;
+            self.stranger = remote(&self.keys, self.provider.crypto())?;
+        }
+        met
     }
 }
 
@@ -165,7 +209,7 @@ pub(crate) mod tests {
             let mut keys = config::Config { profile, ..Default::default() };
             let material: Vec<u8> = (0..keys.keying_material_len()).map(|n| (n * 7 + 3) as u8).collect();
             keys.set_session_keys_from_keying_material(&material, client).unwrap();
-            contexts(&keys, provider.crypto()).unwrap()
+            contexts(keys, Arc::clone(&provider)).unwrap()
         })
     }
 

@@ -145,8 +145,10 @@ fn put_length(out: &mut [u8], more: usize) {
 /// RFC 8489 14.2: port and address hidden from middleboxes that rewrite what looks like one.
 fn xor_address(address: SocketAddr, cookie_and_id: &[u8]) -> Vec<u8> {
     let port = address.port().to_be_bytes();
-    let mut out = vec![0, if address.is_ipv4() { 1 } else { 2 }, port[0] ^ MAGIC_COOKIE[0], port[1] ^ MAGIC_COOKIE[1]];
-    let octets = match address.ip() {
+    // A socket for both families shows IPv4 in IPv6's clothes.
+    let ip = address.ip().to_canonical();
+    let mut out = vec![0, if ip.is_ipv4() { 1 } else { 2 }, port[0] ^ MAGIC_COOKIE[0], port[1] ^ MAGIC_COOKIE[1]];
+    let octets = match ip {
         IpAddr::V4(ip) => ip.octets().to_vec(),
         IpAddr::V6(ip) => ip.octets().to_vec(),
     };

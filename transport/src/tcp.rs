@@ -8,8 +8,11 @@ use std::{
     collections::HashMap,
     io,
     net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
 use tokio::{
@@ -23,8 +26,10 @@ use crate::{metrics::Metrics, path::Path, send::Burst};
 
 /// Connections at once; each has two tasks and the queue below.
 const CONNECTIONS_MAX: usize = 1024;
-/// From the connection to its first datagram, and between two.
+/// Between two datagrams.
 const SILENCE_MAX: Duration = Duration::from_secs(35);
+/// From the connection to our first answer: who has not passed a check by then does not stay.
+const CHECK_WAIT: Duration = Duration::from_secs(10);
 /// Datagrams of peers: what fits the usual path, and a rest.
 const DATAGRAM_BYTES_MAX: usize = 2048;
 /// Bursts that wait for a slow peer: about half a second of video.
@@ -133,8 +138,12 @@ async fn serve(
 ) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let (mut reader, mut writer) = stream.into_split();
+    let answered = Arc::new(AtomicBool::new(false));
+    let proved = Arc::clone(&answered);
+    let check_until = Instant::now() + CHECK_WAIT;
     let writing = tokio::spawn(async move {
         while let Some(framed) = waiting.recv().await {
+            proved.store(true, Ordering::Relaxed);
             if !matches!(timeout(SILENCE_MAX, writer.write_all(&framed)).await, Ok(Ok(()))) {
                 break;
             }
@@ -142,7 +151,12 @@ async fn serve(
     });
     let mut buffer = [0; DATAGRAM_BYTES_MAX];
     let ended = loop {
-        let length = match timeout(SILENCE_MAX, reader.read_u16()).await {
+        let stranger = !answered.load(Ordering::Relaxed);
+        if stranger && Instant::now() >= check_until {
+            break Err(io::ErrorKind::PermissionDenied.into());
+        }
+        let patience = if stranger { CHECK_WAIT } else { SILENCE_MAX };
+        let length = match timeout(patience, reader.read_u16()).await {
             Ok(Ok(length)) => usize::from(length),
             Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => break Ok(()),
             Ok(Err(error)) => break Err(error),

@@ -4,11 +4,11 @@
 //! one call, with segmentation offload.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{HashMap, HashSet, VecDeque},
     io::{self, IoSliceMut},
     net::{IpAddr, SocketAddr},
-    sync::{Arc, atomic::Ordering},
-    time::{Duration, Instant},
+    sync::Arc,
+    time::Instant,
 };
 
 use quinn_udp::{BATCH_SIZE, RecvMeta, Transmit, UdpSockRef, UdpSocketState};
@@ -35,8 +35,11 @@ const TURN: usize = 64;
 const RECEIVE_BYTES: usize = 64 << 10;
 /// The kernel's buffers: bursts of many publishers, and of a keyframe to many viewers.
 const SOCKET_BUFFER_BYTES: usize = 4 << 20;
-/// Keyframe wishes are passed on at most so often for each track.
-const WISH_INTERVAL: Duration = Duration::from_millis(500);
+/// Bytes that may wait for the socket: a keyframe to a hundred viewers. What comes on top is lost, and its viewers go on
+/// at the next keyframe.
+const BACKLOG_BYTES_MAX: usize = 8 << 20;
+/// Viewers served between two looks at the socket.
+const FLUSH_VIEWERS: usize = 16;
 
 /// Starts the thread; it ends when the last engine handle is gone. Gives the bound address.
 pub(crate) async fn start(
@@ -75,7 +78,10 @@ struct Port {
     connections: tcp::Connections,
     shard: Shard,
     owners: HashMap<u64, Slot>,
-    tracks: HashMap<TrackKey, (Arc<OutgoingShared>, Option<Instant>)>,
+    tracks: HashMap<TrackKey, Arc<OutgoingShared>>,
+    /// What the socket did not take yet.
+    backlog: VecDeque<(u64, Path, Burst)>,
+    backlog_bytes: usize,
     metrics: Metrics,
 }
 
@@ -108,6 +114,8 @@ impl Port {
             shard: Shard::default(),
             owners: HashMap::new(),
             tracks: HashMap::new(),
+            backlog: VecDeque::new(),
+            backlog_bytes: 0,
             metrics,
         })
     }
@@ -126,6 +134,7 @@ impl Port {
                         self.receive(&mut buffers);
                     }
                 }
+                _ = self.socket.writable(), if !self.backlog.is_empty() => self.send_backlog(),
                 arrival = self.connections.next() => self.handle_arrivals(arrival),
                 () = sleep_until(deadline) => {}
             }
@@ -163,14 +172,20 @@ impl Port {
             Command::Close { id } => self.shard.close(now, id, Closed::ByUs),
             Command::AddTrack(shared) => {
                 self.shard.add_track(shared.key);
-                self.tracks.insert(shared.key, (shared, None));
+                self.tracks.insert(shared.key, shared);
             }
             Command::RemoveTrack(track) => {
                 self.shard.remove_track(track);
                 self.tracks.remove(&track);
             }
             Command::ExpectProbe(credentials) => self.shard.expect_probe(&credentials),
-            Command::Push { track, frame } => self.shard.push(now, track, frame),
+            Command::Push { track, frame } => {
+                let viewers = self.shard.push(now, track, frame);
+                for some in viewers.chunks(FLUSH_VIEWERS) {
+                    some.iter().for_each(|id| self.shard.advance(now, *id));
+                    self.flush();
+                }
+            }
         }
     }
 
@@ -185,6 +200,10 @@ impl Port {
             let Ok(messages) = received else { return };
             let now = Instant::now();
             for (buffer, meta) in buffers.iter().zip(&metas).take(messages) {
+                // No answer can be sent to port 0, and trying to would cost all the offload.
+                if meta.addr.port() == 0 {
+                    continue;
+                }
                 let path = Path::Udp { remote: meta.addr, local: meta.dst_ip };
                 for datagram in buffer[..meta.len.min(buffer.len())].chunks(meta.stride.max(1)) {
                     let fate = self.shard.handle_datagram(now, path, datagram);
@@ -211,29 +230,49 @@ impl Port {
 
     /// Sends what is to be sent, and tells owners what happened.
     fn settle(&mut self) {
-        while let Some((id, path, burst)) = self.shard.poll_transmit() {
-            if !self.send(path, &burst) {
-                self.metrics.send_blocked.inc();
-                self.shard.fall_behind(id);
-            }
-        }
+        self.flush();
         while let Some((id, event)) = self.shard.poll_event() {
             self.tell(id, event);
         }
         let now = Instant::now();
-        for track in self.shard.take_wanted() {
-            if let Some((shared, told)) = self.tracks.get_mut(&track)
-                && told.is_none_or(|at| now >= at + WISH_INTERVAL)
-            {
-                *told = Some(now);
+        while let Some(track) = self.shard.poll_wanted(now) {
+            if let Some(shared) = self.tracks.get(&track) {
                 shared.wanted.notify_one();
             }
         }
-        for (key, (shared, _)) in &self.tracks {
-            shared.viewers.store(self.shard.viewers(*key), Ordering::Relaxed);
-        }
         self.metrics.count(self.shard.take_counts());
         self.metrics.sessions.set(i64::try_from(self.shard.sessions()).unwrap_or(i64::MAX));
+    }
+
+    /// Sends what is sealed. What the socket does not take waits, in order, and bounded.
+    fn flush(&mut self) {
+        while let Some((id, path, burst)) = self.shard.poll_transmit() {
+            let waits = matches!(path, Path::Udp { .. }) && !self.backlog.is_empty();
+            if !waits && self.send(path, &burst) {
+                continue;
+            }
+            let room = matches!(path, Path::Udp { .. }) && self.backlog_bytes + burst.bytes.len() <= BACKLOG_BYTES_MAX;
+            if room {
+                self.backlog_bytes += burst.bytes.len();
+                self.backlog.push_back((id, path, burst));
+            } else {
+                self.metrics.send_blocked.inc();
+                if burst.pictures {
+                    self.shard.fall_behind(id);
+                }
+            }
+        }
+        self.metrics.backlog.set(i64::try_from(self.backlog_bytes).unwrap_or(i64::MAX));
+    }
+
+    fn send_backlog(&mut self) {
+        while let Some((id, path, burst)) = self.backlog.pop_front() {
+            if !self.send(path, &burst) {
+                self.backlog.push_front((id, path, burst));
+                break;
+            }
+            self.backlog_bytes -= burst.bytes.len();
+        }
     }
 
     fn tell(&mut self, id: u64, event: Event) {
@@ -258,8 +297,10 @@ impl Port {
                 return self.metrics.frames_dropped.inc();
             }
         }
-        if slot.owner.events.try_send(event).is_err() {
-            self.metrics.frames_dropped.inc();
+        match slot.owner.events.try_send(event) {
+            Ok(()) => {}
+            Err(mpsc::error::TrySendError::Full(_)) => self.metrics.frames_dropped.inc(),
+            Err(mpsc::error::TrySendError::Closed(_)) => self.shard.close(Instant::now(), id, Closed::ByUs),
         }
     }
 

@@ -21,10 +21,10 @@ const BYTES_MAX: usize = 4 << 10;
 fn replay(target: &str, body: fn(&[u8])) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus").join(target);
     let entries = fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
-    let inputs: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+    let inputs: Vec<_> = entries.map(|entry| entry.expect("it can be listed").path()).collect();
     assert!((1..FILES_MAX).contains(&inputs.len()), "{target}: {} inputs", inputs.len());
     for input in inputs {
-        let data = fs::read(&input).unwrap();
+        let data = fs::read(&input).expect("it can be read");
         assert!(data.len() < BYTES_MAX, "{}: {} bytes", input.display(), data.len());
         let (done, wait) = channel();
         let running = thread::spawn(move || {

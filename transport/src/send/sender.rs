@@ -28,7 +28,9 @@ const CATCH_UP_STEPS_A_SECOND: u32 = 1000;
 /// What may lie between the newest frame and the repeated ones after a PLI: less than any frame interval.
 const REPEAT_GAP_SECONDS: f64 = 0.006;
 /// A viewer that asks for a keyframe gets the GOP again at most so often.
-const REPEAT_MIN: Duration = Duration::from_millis(700);
+const REPEAT_MIN: Duration = Duration::from_secs(2);
+/// A live viewer that was not served so long starts anew at a keyframe: the rest in one burst would be lost on the way.
+const LAG_FRAMES_MAX: u64 = 60;
 /// Frames whose sequence numbers are remembered: those in the history.
 const SENT_MAX: usize = 1024;
 /// Retransmissions saved up: a burst of loss of a keyframe.
@@ -62,6 +64,8 @@ pub(crate) struct SenderConfig {
 pub(crate) struct Burst {
     pub bytes: Vec<u8>,
     pub segment: usize,
+    /// Holds pictures: a viewer who misses it goes on at the next keyframe.
+    pub pictures: bool,
 }
 
 pub(crate) struct Sender {
@@ -77,6 +81,8 @@ pub(crate) struct Sender {
     sent: VecDeque<Sent>,
     repeats: f64,
     repeated: Option<Instant>,
+    /// After falling behind: only a keyframe from this number on will do.
+    not_before: u64,
     pub(crate) packets: u32,
     pub(crate) octets: u32,
 }
@@ -127,6 +133,7 @@ impl Sender {
             sent: VecDeque::new(),
             repeats: REPEATS_BURST,
             repeated: None,
+            not_before: 0,
             packets: 0,
             octets: 0,
             config,
@@ -146,7 +153,9 @@ impl Sender {
         out: &mut Vec<Burst>,
     ) -> Result<Progress, SealError> {
         if self.state == State::Waiting && !self.start(now, history, false) {
-            return Ok(if history.newest().is_some() { Progress::NeedsKeyframe } else { Progress::Fine });
+            // One that cannot keep up asks the publisher for nothing: the next keyframe comes by itself.
+            let wants = history.newest().is_some() && self.not_before == 0;
+            return Ok(if wants { Progress::NeedsKeyframe } else { Progress::Fine });
         }
         let mut budget = PACE_PACKETS;
         loop {
@@ -168,7 +177,8 @@ impl Sender {
                 self.state = State::Live { next: number };
                 return Ok(Progress::Fine);
             }
-            let Some(frame) = history.frame(number) else {
+            let lags = matches!(self.state, State::Live { .. }) && number + LAG_FRAMES_MAX < history.next();
+            let Some(frame) = history.frame(number).filter(|_| !lags) else {
                 self.state = State::Waiting; // Too slow: the history has moved on.
                 return Ok(Progress::NeedsKeyframe);
             };
@@ -186,10 +196,8 @@ impl Sender {
 
     /// The way was full: what was not sent is not made up for. Goes on at the next keyframe.
     pub(crate) fn fall_behind(&mut self, history: &History) {
-        self.state = match history.newest_keyframe() {
-            Some(keyframe) if keyframe + 1 == history.next() => State::Live { next: keyframe },
-            _ => State::Waiting,
-        };
+        self.state = State::Waiting;
+        self.not_before = history.next();
     }
 
     /// The viewer lost the picture. True when it gets a keyframe from here.
@@ -208,6 +216,7 @@ impl Sender {
     /// Goes over to another track of the same picture. False when it must wait for a keyframe there.
     pub(crate) fn switch(&mut self) {
         self.state = State::Waiting;
+        self.not_before = 0;
         self.sent.clear();
     }
 
@@ -243,11 +252,11 @@ impl Sender {
                     let header = Header { payload_type, marker, sequence: self.rtx_sequence, timestamp: sent.timestamp, ssrc };
                     self.rtx_sequence += 1;
                     let original = sequence.to_be_bytes();
-                    self.seal(header, &[&original, payload], sealer, out)?;
+                    self.seal(header, &[&original, payload], false, sealer, out)?;
                 }
                 None => {
                     let header = self.header(marker, sent.sequence + index as u64, sent.timestamp);
-                    self.seal(header, &[payload], sealer, out)?;
+                    self.seal(header, &[payload], false, sealer, out)?;
                 }
             }
         }
@@ -266,7 +275,8 @@ impl Sender {
 
     /// Starts at the newest keyframe, if it is there.
     fn start(&mut self, now: Instant, history: &History, again: bool) -> bool {
-        let Some(keyframe) = history.newest_keyframe() else { return false };
+        let Some(keyframe) = history.newest_keyframe().filter(|keyframe| *keyframe >= self.not_before) else { return false };
+        self.not_before = 0;
         let newest = history.next() - 1;
         let (Some(first), Some(last)) = (history.frame(keyframe), history.frame(newest)) else { return false };
         let Some(sent) = self.timestamp else {
@@ -304,7 +314,7 @@ impl Sender {
         for (index, payload) in frame.payloads.iter().enumerate() {
             let marker = self.config.marks_frames && index + 1 == frame.payloads.len();
             let header = self.header(marker, self.sequence, timestamp);
-            self.seal(header, &[payload], sealer, out)?;
+            self.seal(header, &[payload], self.config.marks_frames, sealer, out)?;
             self.sequence += 1;
             self.octets = self.octets.wrapping_add(payload.len() as u32);
         }
@@ -327,14 +337,21 @@ impl Sender {
         Header { payload_type: self.config.payload_type, marker, sequence, timestamp, ssrc: self.config.ssrc }
     }
 
-    fn seal(&self, header: Header, payload: &[&[u8]], sealer: &mut Sealer, out: &mut Vec<Burst>) -> Result<(), SealError> {
+    fn seal(
+        &self,
+        header: Header,
+        payload: &[&[u8]],
+        pictures: bool,
+        sealer: &mut Sealer,
+        out: &mut Vec<Burst>,
+    ) -> Result<(), SealError> {
         let mut plain = [0_u8; 24];
         let length = header.write(self.config.playout_delay, &mut plain);
         let size = length + payload.iter().map(|piece| piece.len()).sum::<usize>() + sealer.overhead();
         let burst = match out.last_mut() {
-            Some(burst) if burst.takes(size) => burst,
+            Some(burst) if burst.pictures == pictures && burst.takes(size) => burst,
             _ => {
-                out.push(Burst { bytes: Vec::with_capacity(size * 4), segment: size });
+                out.push(Burst { bytes: Vec::with_capacity(size * 4), segment: size, pictures });
                 out.last_mut().expect("one was just pushed")
             }
         };
@@ -345,7 +362,7 @@ impl Sender {
 impl Burst {
     /// A datagram of its own.
     pub(crate) fn single(bytes: Vec<u8>) -> Self {
-        Self { segment: bytes.len(), bytes }
+        Self { segment: bytes.len(), bytes, pictures: false }
     }
 
     /// All but the last must have the first one's size.
@@ -380,8 +397,9 @@ impl Header {
         if let Some(id) = playout_delay {
             out.put_u16(ONE_BYTE_EXTENSIONS);
             out.put_u16(1);
-            // Three bytes: at least 0 and at most 0 ms (webrtc.org, playout-delay).
-            out.put_slice(&[id << 4 | 2, 0, 0, 0]);
+            // At least 0, at most 200 ms, in steps of 10 (webrtc.org, playout-delay): each picture is shown at once, but may
+            // wait for sound that is late.
+            out.put_slice(&[id << 4 | 2, 0, 0, 20]);
         }
         room - out.len()
     }
