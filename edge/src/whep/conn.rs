@@ -17,6 +17,8 @@ use super::{
     viewer::{End, Front, Viewer, shown},
 };
 
+/// How long a layer is still sent after another was chosen: the new one begins at its next keyframe, which was asked for.
+const SWITCH_WAIT: Duration = Duration::from_secs(10);
 /// How long a session outlives its stream: the `ended` event arrives before the connection closes.
 const FAREWELL: Duration = Duration::from_secs(1);
 /// Event streams of one session at once: one, and the next when the network has changed.
@@ -91,7 +93,7 @@ pub(super) fn attend(inner: Arc<Inner>, attendance: Attendance) {
     });
     inner.sessions.insert(attendance.id.clone(), Arc::clone(&entry));
     inner.metrics.viewers.inc();
-    tokio::spawn(Conn { inner, entry, attendance, connected: false, served: false, lane: None, end: None }.run());
+    tokio::spawn(Conn { inner, entry, attendance, connected: false, served: false, lane: None, former: None, end: None }.run());
 }
 
 struct Conn {
@@ -103,6 +105,8 @@ struct Conn {
     served: bool,
     /// Of the layer that it is shown; `None` for the picture itself.
     lane: Option<(TrackId, Arc<Lane>)>,
+    /// Of the layer before, until the new one's keyframe has come.
+    former: Option<(Arc<Lane>, Instant)>,
     /// Why it will be closed, and when.
     end: Option<(End, Instant)>,
 }
@@ -143,6 +147,7 @@ impl Conn {
                 _ = front.changed() => {}
                 _ = wanted.changed() => {}
                 () = sleep_until(self.end.map(|(_, at)| at)) => return Closed::ByUs,
+                () = sleep_until(self.former.as_ref().map(|(_, at)| *at)) => self.former = None,
             }
         }
     }
@@ -171,6 +176,7 @@ impl Conn {
         }
         let lane = self.entry.live.lane(track, &self.inner.engine);
         self.entry.control.select(&lane.outgoing);
-        self.lane = Some((track, lane));
+        let former = self.lane.replace((track, lane));
+        self.former = former.map(|(_, lane)| (lane, now() + SWITCH_WAIT));
     }
 }

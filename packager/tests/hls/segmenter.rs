@@ -249,3 +249,22 @@ fn sound_that_paused_is_a_hole_and_nothing_is_stretched() {
     cut.check_lengths("a pause");
     cut.check_shown(&samples, 21_334, "a pause");
 }
+
+#[test]
+fn a_restart_does_not_go_back_behind_a_picture_that_came_early() {
+    let mut samples = at_30_fps(1);
+    shift(&mut samples[6], -15_000);
+    let part_target = Timestamp::from_millis(200);
+    let mut segmenter = Segmenter::new(Arc::clone(&samples[0].track), part_target);
+    let mut parts = Vec::new();
+    for sample in &samples[..6] {
+        parts.extend(segmenter.settle(sample, Timestamp::ZERO));
+        parts.extend(segmenter.push(sample, Timestamp::ZERO));
+    }
+    let end = Fragment::read(&parts.last().unwrap().bytes).end();
+    assert!(segmenter.at_border() && samples[6].dts < segmenter.end(), "the Part is out, and ends behind the picture");
+    segmenter.settle(&samples[6], Timestamp::ZERO);
+    segmenter.restart(&samples[6].track, samples[6].dts, part_target);
+    segmenter.push(&samples[6], Timestamp::ZERO);
+    assert_eq!(Fragment::read(&segmenter.close_part().unwrap().bytes).begin, end);
+}
