@@ -27,7 +27,7 @@ const APART_DB: f64 = 20.0;
 const OUTPUT_MS: f64 = 35.0;
 /// How far the sound may be from the picture in five claps of the watched ones: viewers notice a sound that is 45 ms early
 /// or 125 ms late (ITU-R BT.1359-1).
-const APART_MS: f64 = 75.0;
+const APART_MS: f64 = 125.0;
 /// How far what is seen and heard may be from what the server's sender reports say.
 const UNTRUE_MS: f64 = 50.0;
 

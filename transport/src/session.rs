@@ -48,6 +48,9 @@ const HANDSHAKE_WAIT: Duration = Duration::from_secs(15);
 const FIRST_SEND_PAUSE: Duration = Duration::from_millis(10);
 /// Sender and receiver reports, bitrate estimates.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+/// How long a picture may wait for sound that is late, in steps of 10 ms. Browsers bring both together only within this,
+/// and show each picture at once up to 500 ms; without sound nothing has to wait.
+const LIP_SYNC_STEPS: u8 = 50;
 /// Seconds from 1900 to 1970 (RFC 3550 4).
 const NTP_UNIX_SECONDS: u64 = 2_208_988_800;
 
@@ -507,6 +510,7 @@ impl Session {
 impl Send {
     fn new(negotiated: &Negotiated, [video, audio]: [Option<TrackKey>; 2], random: [u8; 32]) -> Self {
         let mut cname = String::new();
+        let sound = negotiated.audio().is_some();
         let mut feed = |line: Option<(&crate::sdp::Media, &crate::sdp::Accepted)>, track, clock, marks_frames, at: usize| {
             let (_, accepted) = line?;
             let source = accepted.source.as_ref()?;
@@ -516,7 +520,7 @@ impl Send {
                 payload_type: accepted.payload_type,
                 rtx: accepted.rtx.zip(source.rtx_ssrc),
                 clock,
-                playout_delay: accepted.extensions.playout_delay,
+                playout_delay: accepted.extensions.playout_delay.map(|id| (id, if sound { LIP_SYNC_STEPS } else { 0 })),
                 marks_frames,
                 first_sequence: u16::from_be_bytes([random[at], random[at + 1]]),
                 first_timestamp: u32::from_be_bytes([random[at + 2], random[at + 3], random[at + 4], random[at + 5]]),

@@ -50,8 +50,8 @@ pub(crate) struct SenderConfig {
     pub rtx: Option<(u8, u32)>,
     /// Ticks a second.
     pub clock: u32,
-    /// Extension that asks for playout without delay.
-    pub playout_delay: Option<u8>,
+    /// Extension that asks for playout at once, and for how long, in steps of 10 ms, a picture may wait for late sound.
+    pub playout_delay: Option<(u8, u8)>,
     /// The last packet of a frame carries the marker (video).
     pub marks_frames: bool,
     /// Random (RFC 3550 5.1).
@@ -387,19 +387,18 @@ struct Header {
 
 impl Header {
     /// How many bytes it took: 12, or 20 with the extension.
-    fn write(&self, playout_delay: Option<u8>, mut out: &mut [u8]) -> usize {
+    fn write(&self, playout_delay: Option<(u8, u8)>, mut out: &mut [u8]) -> usize {
         let room = out.len();
         out.put_u8(if playout_delay.is_some() { 0x90 } else { 0x80 });
         out.put_u8(u8::from(self.marker) << 7 | self.payload_type & 0x7f);
         out.put_u16(self.sequence as u16);
         out.put_u32(self.timestamp as u32);
         out.put_u32(self.ssrc);
-        if let Some(id) = playout_delay {
+        if let Some((id, steps)) = playout_delay {
             out.put_u16(ONE_BYTE_EXTENSIONS);
             out.put_u16(1);
-            // At least 0, at most 200 ms, in steps of 10 (webrtc.org, playout-delay): each picture is shown at once, but may
-            // wait for sound that is late.
-            out.put_slice(&[id << 4 | 2, 0, 0, 20]);
+            // Twelve bits of the least and of the most (webrtc.org, playout-delay).
+            out.put_slice(&[id << 4 | 2, 0, 0, steps]);
         }
         room - out.len()
     }
