@@ -6,11 +6,12 @@ use std::{fs, path::PathBuf, process::Command, thread, time::Duration};
 
 use common::{
     Folder, Server,
-    clients::Turn,
+    clients::{Program, Turn},
     real::{play, seconds, tool},
     within,
 };
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use serde_json::Value;
 
 /// OBS draws in software, starts in 3 to 10 s, and shares two cores.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -81,6 +82,20 @@ fn assert_shown(server: &Server) {
     assert!(!errors.keys().any(|name| name.contains("fatal")), "{seen}");
 }
 
+/// By WebRTC: OBS's B-frames and AAC are transcoded, and the streamer need not know.
+fn assert_shown_by_webrtc(server: &Server) {
+    let url = format!("{}/watch/{}", server.http_url, server.stream);
+    let mut command = Command::new("node");
+    command.arg(tool("tools/webrtc-view.mjs")).args([&url, &seconds(6, 60).to_string()]);
+    let mut viewer = Program::start(command);
+    viewer.finish(Duration::from_secs(120));
+    let said = viewer.said();
+    let seen: Value = said.lines().rev().find_map(|line| serde_json::from_str(line).ok()).expect("the tool tells what it saw");
+    assert_eq!(seen["transport"], "webrtc", "{seen}");
+    assert!(seen["framesDecoded"].as_u64() >= Some(60), "{seen}");
+    assert!(seen["audioBytes"].as_u64() > Some(0), "no sound: {seen}");
+}
+
 #[test]
 fn obs_publishes_crashes_and_continues() {
     let _turn = Turn::take();
@@ -89,6 +104,7 @@ fn obs_publishes_crashes_and_continues() {
     publishing(&server);
     server.playable(&server.stream);
     assert_shown(&server);
+    assert_shown_by_webrtc(&server);
 
     drop(obs);
     thread::sleep(AWAY);

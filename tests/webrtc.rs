@@ -337,3 +337,28 @@ fn the_doctor_says_whether_peers_reach_the_advertised_address() {
     let (success, ill) = doctor(&silent.local_addr().expect("it is bound").to_string());
     assert!(!success && ill.contains("does not reach this server") && ill.contains("webrtc.advertise"), "{ill}");
 }
+
+/// As curl, and some encoders behind proxies, send larger bodies.
+#[test]
+fn a_client_that_asks_first_whether_to_send_is_told_to() {
+    let server = Server::start("");
+    let offer = fs::read_to_string(tool("../transport/testdata/sdp/ffmpeg9-whip.sdp")).expect("it is there");
+    let mut connection = common::http::Connection::open(server.http);
+    let head = format!(
+        "POST /whip/{} HTTP/1.1\r\nHost: {}\r\nauthorization: Bearer {}\r\nCONTENT-TYPE: application/sdp\r\nExpect: 100-continue\r\n\
+         Content-Length: {}\r\n\r\n",
+        server.stream,
+        server.http,
+        server.stream_key,
+        offer.len()
+    );
+    // In two pieces, as a slow network delivers it.
+    let (first, second) = head.split_at(40);
+    connection.send(first.as_bytes());
+    connection.send(second.as_bytes());
+    assert_eq!(connection.response("POST").status, 100);
+    connection.send(offer.as_bytes());
+    let answer = connection.response("POST");
+    assert_eq!(answer.status, 201, "{}", answer.text());
+    assert!(answer.text().contains("a=setup:active"), "ffmpeg waits for our ClientHello");
+}

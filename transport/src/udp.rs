@@ -38,6 +38,8 @@ const SOCKET_BUFFER_BYTES: usize = 4 << 20;
 /// Bytes that may wait for the socket: a keyframe to a hundred viewers. What comes on top is lost, and its viewers go on
 /// at the next keyframe.
 const BACKLOG_BYTES_MAX: usize = 8 << 20;
+/// Ports tried where any will do.
+const PORT_ATTEMPTS: u32 = 32;
 /// Viewers served between two looks at the socket.
 const FLUSH_VIEWERS: usize = 16;
 
@@ -94,17 +96,12 @@ struct Slot {
 impl Port {
     async fn open(config: &Config, commands: mpsc::Receiver<Command>, metrics: Metrics) -> Result<Self, StartError> {
         let bind = |error| StartError::Bind(config.listen, error);
-        let socket = UdpSocket::bind(config.listen).await.map_err(bind)?;
+        let (socket, connections) = bind_both(config, &metrics).await.map_err(bind)?;
         let state = UdpSocketState::new(UdpSockRef::from(&socket)).map_err(bind)?;
         // A smaller buffer than asked for is still one: `doctor` tells.
         let _ = state.set_recv_buffer_size(UdpSockRef::from(&socket), SOCKET_BUFFER_BYTES);
         let _ = state.set_send_buffer_size(UdpSockRef::from(&socket), SOCKET_BUFFER_BYTES);
         let bound = socket.local_addr().map_err(bind)?;
-        let connections = if config.tcp {
-            tcp::Connections::listen(bound, metrics.clone()).await.map_err(bind)?
-        } else {
-            tcp::Connections::none()
-        };
         Ok(Self {
             socket,
             state,
@@ -345,6 +342,23 @@ impl Port {
             self.shard.close(now, id, Closed::ByUs);
         }
         self.settle();
+    }
+}
+
+/// UDP and TCP on one port. Where any port will do, one whose twin is taken is given up for another.
+async fn bind_both(config: &Config, metrics: &Metrics) -> io::Result<(UdpSocket, tcp::Connections)> {
+    let mut attempts = if config.listen.port() == 0 { PORT_ATTEMPTS } else { 1 };
+    loop {
+        attempts -= 1;
+        let socket = UdpSocket::bind(config.listen).await?;
+        if !config.tcp {
+            return Ok((socket, tcp::Connections::none()));
+        }
+        match tcp::Connections::listen(socket.local_addr()?, metrics.clone()).await {
+            Ok(connections) => return Ok((socket, connections)),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && attempts > 0 => {}
+            Err(error) => return Err(error),
+        }
     }
 }
 
