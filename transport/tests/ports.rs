@@ -5,7 +5,7 @@ use std::net::{TcpListener, UdpSocket};
 use transport::{Config, Engine, StartError};
 
 fn config(listen: &str) -> Config {
-    Config { listen: listen.parse().unwrap(), public: Vec::new(), tcp: true, sessions_max: 1 }
+    Config { listen: listen.parse().expect("an address"), public: Vec::new(), tcp: true, sessions_max: 1 }
 }
 
 /// Ports of one protocol are taken all the time: connections of other programs hold them.
