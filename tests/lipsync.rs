@@ -25,12 +25,11 @@ const RIGHT_HZ: f64 = 880.0;
 const APART_DB: f64 = 20.0;
 /// By how much later the tool hears a sound than the browser believes to play it: its own output, 15 to 50 ms.
 const OUTPUT_MS: f64 = 35.0;
-/// How far the sound may be from the picture in five claps of the watched ones, on a machine that is busy with three
-/// encoders and two browsers. Viewers notice a sound that is 45 ms early or 125 ms late (ITU-R BT.1359-1); with the browser's
-/// synchronisation switched off it is 200 to 400 ms late here.
-const APART_MS: f64 = 190.0;
+/// How far the sound may be from the picture in five claps of the watched ones: viewers notice a sound that is 45 ms early
+/// or 125 ms late (ITU-R BT.1359-1).
+const APART_MS: f64 = 125.0;
 /// How far what is seen and heard may be from what the server's sender reports say.
-const UNTRUE_MS: f64 = 100.0;
+const UNTRUE_MS: f64 = 50.0;
 
 fn node(script: &str, arguments: &[&str]) -> Command {
     let mut command = Command::new("node");

@@ -162,9 +162,8 @@ fn rtmp_with_b_frames_reaches_viewers() {
     let length = seconds(10, 60);
     let last = seen(view(&server, &server.stream, length, &[]), length);
     assert_watched(&last, length, 30.0);
-    // One at the start, while the picture catches up, may be counted, and some of a busy machine. Pictures out of order
-    // would freeze several times a second.
-    assert!(last["freezeCount"].as_u64() <= Some(4), "pictures come in the order they are shown: {last}");
+    // One at the start, while the picture catches up, may be counted.
+    assert!(last["freezeCount"].as_u64() <= Some(1), "pictures come in the order they are shown: {last}");
 }
 
 #[test]
@@ -176,8 +175,8 @@ fn rtmp_without_b_frames_reaches_viewers_soon() {
     let length = seconds(10, 60);
     let last = seen(view(&server, &server.stream, length, &[]), length);
     assert_watched(&last, length, 30.0);
-    // 250 ms is the target of a warm browser on a quiet machine; this one is cold, and counts the page's own start.
-    assert!(last["firstFrameMs"].as_f64() < Some(1500.0), "{last}");
+    // 250 ms is the target; a cold browser on a busy machine is given three times that.
+    assert!(last["firstFrameMs"].as_f64() < Some(750.0), "{last}");
     publisher.stop();
 }
 
@@ -229,7 +228,7 @@ fn a_lossy_slow_link_shows_the_picture_and_recovers() {
     let last = seen(view(&server, &server.stream, length, &[]), length);
     assert_eq!(last["transport"], "webrtc", "{last}");
     let decoded = last["framesDecoded"].as_f64().unwrap_or(0.0);
-    assert!(decoded > f64::from(length) * 30.0 * 0.4, "5 % loss both ways: {last}");
+    assert!(decoded > f64::from(length) * 30.0 * 0.5, "5 % loss both ways: {last}");
     assert!(last["jitterBufferMs"].as_f64() < Some(300.0), "{last}");
     publisher.stop();
 }
