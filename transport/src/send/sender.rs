@@ -27,7 +27,7 @@ pub(crate) const PACE: Duration = Duration::from_millis(3);
 const CATCH_UP_STEPS_A_SECOND: u32 = 1000;
 /// What may lie between the newest frame and the repeated ones after a PLI: less than any frame interval.
 const REPEAT_GAP_SECONDS: f64 = 0.006;
-/// A viewer that asks for a keyframe gets the GOP again at most so often.
+/// A viewer that asks for a keyframe gets the GOP again, and has the publisher asked, at most so often each.
 const REPEAT_MIN: Duration = Duration::from_secs(2);
 /// A live viewer that was not served so long starts anew at a keyframe: the rest in one burst would be lost on the way.
 const LAG_FRAMES_MAX: u64 = 60;
@@ -81,6 +81,8 @@ pub(crate) struct Sender {
     sent: VecDeque<Sent>,
     repeats: f64,
     repeated: Option<Instant>,
+    /// When repeating had not helped, and the publisher was asked.
+    asked: Option<Instant>,
     /// After falling behind: only a keyframe from this number on will do.
     not_before: u64,
     pub(crate) packets: u32,
@@ -133,6 +135,7 @@ impl Sender {
             sent: VecDeque::new(),
             repeats: REPEATS_BURST,
             repeated: None,
+            asked: None,
             not_before: 0,
             packets: 0,
             octets: 0,
@@ -200,12 +203,19 @@ impl Sender {
         self.not_before = history.next();
     }
 
-    /// The viewer lost the picture. True when it gets a keyframe from here.
+    /// The viewer lost the picture. False when the publisher is to be asked for a keyframe: where there is none here, or
+    /// where the same ones again did not help. One viewer's wishes cost all others bits, so they are counted.
     pub(crate) fn handle_picture_loss(&mut self, now: Instant, history: &History) -> bool {
         match self.state {
             State::CatchingUp { .. } => true,
             State::Waiting => false,
-            State::Live { .. } if self.repeated.is_some_and(|at| now < at + REPEAT_MIN) => true,
+            State::Live { .. } if self.repeated.is_some_and(|at| now < at + REPEAT_MIN) => {
+                let asked = self.asked.is_some_and(|at| now < at + REPEAT_MIN);
+                if !asked {
+                    self.asked = Some(now);
+                }
+                asked
+            }
             State::Live { .. } => {
                 self.repeated = Some(now);
                 self.start(now, history, true)
@@ -213,7 +223,7 @@ impl Sender {
         }
     }
 
-    /// Goes over to another track of the same picture. False when it must wait for a keyframe there.
+    /// Goes over to another track of the same picture, at the newest keyframe there.
     pub(crate) fn switch(&mut self) {
         self.state = State::Waiting;
         self.not_before = 0;
