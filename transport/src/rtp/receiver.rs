@@ -194,11 +194,6 @@ impl Receiver {
         }
     }
 
-    /// A round trip to the sender that was measured elsewhere; else it is learnt from retransmissions.
-    pub fn set_rtt(&mut self, rtt: Duration) {
-        self.window.set_rtt(rtt);
-    }
-
     /// A block for the next RTCP report (RFC 3550 6.4.1). The fraction is since the last call.
     pub fn report(&mut self, now: Instant, ssrc: u32) -> ReceptionReport {
         self.reception.report(now, ssrc)

@@ -118,10 +118,6 @@ impl Window {
         self.counters
     }
 
-    pub(super) fn set_rtt(&mut self, rtt: Duration) {
-        self.rtt = Some(rtt);
-    }
-
     /// Another SSRC, or none of the sender's numbers can be trusted: what is held goes out, and the next packet starts anew.
     pub(super) fn restart(&mut self) {
         self.give_up_until(None);

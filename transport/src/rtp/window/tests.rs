@@ -138,7 +138,7 @@ fn a_hole_is_given_up_in_time_and_leaves_no_delay() {
 fn requests_and_patience_follow_the_round_trip() {
     for (rtt, repeat_ms, wait_ms) in [(0, 25, 30), (10, 25, 50), (60, 60, 150), (100, 100, 230), (400, 400, 250)] {
         let mut bench = Bench::new();
-        bench.window.set_rtt(rtt * MS);
+        bench.window.rtt = Some(rtt * MS);
         bench.handle(1).handle(3).handle(4);
         assert_eq!(bench.nack(), [2]);
         assert_eq!(bench.due_ms(), Some(repeat_ms.min(wait_ms)), "{rtt}");
