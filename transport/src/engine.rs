@@ -25,8 +25,8 @@ use crate::{
     event::{Closed, Event},
     metrics::Metrics,
     sdp::{Candidate, IceCredentials, Local, Negotiated, Protocol},
-    send::OutFrame,
-    session::{Setup, TrackKey},
+    send::{OutFrame, TrackKey},
+    session::Setup,
     stun, udp,
 };
 

@@ -53,20 +53,10 @@ impl Local {
 /// What a check came to.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Checked {
-    /// Send this back on the path it came by.
-    Answer { bytes: Vec<u8>, news: News },
+    /// Send this back on the path it came by. Where it has `nominated` that one, media goes this way from now on.
+    Answer { bytes: Vec<u8>, nominated: bool },
     /// Not proved: no answer.
     Forged,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum News {
-    /// The path was known, and nothing changed.
-    None,
-    /// The path is proved now.
-    Proved,
-    /// Media goes this way from now on.
-    Nominated,
 }
 
 impl Agent {
@@ -85,19 +75,12 @@ impl Agent {
             return Checked::Forged;
         };
         let bytes = request.success(&local.key, path.remote());
-        let proved = self.prove(path, now);
+        self.prove(path, now);
         // Before anything is nominated the first proved path serves: libdatachannel and ffmpeg start DTLS at once. And
         // where a NAT has given the peer another port, its checks need not nominate anew.
         let nominate = request.use_candidate || !self.nominated.is_some_and(|path| self.is_using(path, now));
-        let news = if nominate && self.nominated != Some(path) {
-            self.nominated = Some(path);
-            News::Nominated
-        } else if proved {
-            News::Proved
-        } else {
-            News::None
-        };
-        Checked::Answer { bytes, news }
+        let nominated = nominate && self.nominated.replace(path) != Some(path);
+        Checked::Answer { bytes, nominated }
     }
 
     /// Something came by this path that only the peer can have sealed.
@@ -148,17 +131,15 @@ impl Agent {
         }
     }
 
-    /// True when the path is new.
-    fn prove(&mut self, path: Path, now: Instant) -> bool {
+    fn prove(&mut self, path: Path, now: Instant) {
         if let Some(known) = self.paths.iter_mut().find(|known| known.path == path) {
             known.heard = now;
-            return false;
+            return;
         }
         if self.paths.len() >= PATHS_MAX {
             let oldest = self.paths.iter().position(|known| Some(known.path) != self.nominated).unwrap_or(0);
             self.evicted.push(self.paths.remove(oldest).path);
         }
         self.paths.push(Proved { path, heard: now });
-        true
     }
 }

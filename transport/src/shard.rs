@@ -16,8 +16,8 @@ use crate::{
     event::{Closed, Event},
     path::Path,
     sdp::IceCredentials,
-    send::{Burst, OutFrame},
-    session::{Counts, Histories, Session, Setup, TrackKey},
+    send::{Burst, Histories, OutFrame, TrackKey},
+    session::{Counts, Session, Setup},
     stun::{self, Request},
 };
 

@@ -23,8 +23,7 @@ use crate::{
     event::{Closed, Event},
     metrics::Metrics,
     path::Path,
-    send::Burst,
-    session::TrackKey,
+    send::{Burst, TrackKey},
     shard::Shard,
     tcp,
 };

@@ -1,11 +1,13 @@
 //! Media out: frames packetised once a track, sealed for each viewer.
 
+mod feeds;
 mod history;
 mod sender;
 
 #[cfg(test)]
 mod tests;
 
+pub(crate) use feeds::{Feeds, Histories, TrackKey};
 pub(crate) use history::History;
 pub use history::OutFrame;
 pub(crate) use sender::{Burst, Progress, Sender, SenderConfig};
