@@ -7,7 +7,7 @@ use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant, SystemTime},
@@ -24,6 +24,7 @@ use crate::{
     dtls::Identity,
     event::{Closed, Event},
     metrics::Metrics,
+    resource::{Patch, PatchError},
     sdp::{Candidate, IceCredentials, Local, Negotiated, Protocol},
     send::{OutFrame, TrackKey},
     session::Setup,
@@ -76,11 +77,6 @@ pub enum AcceptError {
     #[error("the DTLS handshake cannot be prepared: {0}")]
     Dtls(String),
 }
-
-/// The session is over.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("this session is over")]
-pub struct Gone;
 
 /// The handle of the port and its thread; the thread ends with the last one.
 #[derive(Clone)]
@@ -205,7 +201,7 @@ impl Engine {
         let local = credentials(&self.0.random);
         let answer = negotiated.answer(&self.local(&local, id));
         let shared = Arc::new(SessionShared {
-            ufrag: Mutex::new(local.ufrag().to_owned()),
+            ice: Mutex::new(Ice { ufrag: local.ufrag().to_owned(), remote: negotiated.remote.ice.clone() }),
             closed: Mutex::new(None),
             negotiated: negotiated.clone(),
         });
@@ -314,24 +310,31 @@ pub struct Control {
 }
 
 impl Control {
-    /// An ICE restart (RFC 9725 4.3.3): other credentials on both sides; media goes on.
-    pub async fn restart(&self, remote: IceCredentials) -> Result<Restarted, Gone> {
-        let _ = remote; // A lite agent never sends checks: the peer's password is of no use to it.
+    /// A PATCH (RFC 9725 4.3). Candidates are no news to a lite agent, which learns addresses from checks: `None`. An ICE
+    /// restart gives both sides other credentials, and media goes on. Of two at once the first counts.
+    pub async fn patch(
+        &self,
+        content_type: Option<&str>,
+        if_match: Option<&str>,
+        body: &[u8],
+    ) -> Result<Option<Restarted>, PatchError> {
+        let ice = self.shared.ice().clone();
+        let Patch::Restart(remote) = Patch::judge(content_type, if_match, body, &ice.ufrag, &ice.remote)? else {
+            return Ok(None);
+        };
         let local = credentials(&self.engine.0.random);
         let fragment = self.shared.negotiated.fragment(&self.engine.local(&local, self.id));
-        let ufrag = local.ufrag().to_owned();
+        let restarted = Restarted { fragment, ufrag: local.ufrag().to_owned() };
         let (done, result) = oneshot::channel();
-        self.engine.0.commands.send(Command::Restart { id: self.id, local, done }).await.map_err(|_| Gone)?;
-        if !result.await.unwrap_or(false) {
-            return Err(Gone);
-        }
-        self.shared.ufrag.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&ufrag);
-        Ok(Restarted { fragment, ufrag })
+        let restart = Command::Restart { id: self.id, replaces: ice.ufrag, local, remote, done };
+        self.engine.0.commands.send(restart).await.map_err(|_| PatchError::Gone)?;
+        result.await.unwrap_or(Err(PatchError::Gone))?;
+        Ok(Some(restarted))
     }
 
     /// Our ICE user name fragment now: an ETag's value.
     pub fn ufrag(&self) -> String {
-        self.shared.ufrag.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.shared.ice().ufrag.clone()
     }
 
     pub fn negotiated(&self) -> &Negotiated {
@@ -398,14 +401,37 @@ impl Drop for Outgoing {
 
 /// What the thread is told.
 pub(crate) enum Command {
-    Accept { id: u64, setup: Box<Setup>, owner: Owner, accepted: oneshot::Sender<Result<(), String>> },
-    Restart { id: u64, local: IceCredentials, done: oneshot::Sender<bool> },
-    RequestKeyframe { id: u64, layer: usize },
-    Select { id: u64, track: TrackKey },
-    Close { id: u64 },
+    Accept {
+        id: u64,
+        setup: Box<Setup>,
+        owner: Owner,
+        accepted: oneshot::Sender<Result<(), String>>,
+    },
+    /// `replaces`: our user name fragment as it was when the restart was asked for.
+    Restart {
+        id: u64,
+        replaces: String,
+        local: IceCredentials,
+        remote: IceCredentials,
+        done: oneshot::Sender<Result<(), PatchError>>,
+    },
+    RequestKeyframe {
+        id: u64,
+        layer: usize,
+    },
+    Select {
+        id: u64,
+        track: TrackKey,
+    },
+    Close {
+        id: u64,
+    },
     AddTrack(Arc<OutgoingShared>),
     RemoveTrack(TrackKey),
-    Push { track: TrackKey, frame: OutFrame },
+    Push {
+        track: TrackKey,
+        frame: OutFrame,
+    },
     ExpectProbe(IceCredentials),
 }
 
@@ -418,12 +444,29 @@ pub(crate) struct Owner {
 }
 
 pub(crate) struct SessionShared {
-    ufrag: Mutex<String>,
+    ice: Mutex<Ice>,
     closed: Mutex<Option<Closed>>,
     negotiated: Negotiated,
 }
 
+/// What the next PATCH is compared with.
+#[derive(Clone)]
+struct Ice {
+    /// Ours.
+    ufrag: String,
+    /// The peer's. A lite agent never sends checks, so nothing but a restart is told by them.
+    remote: IceCredentials,
+}
+
 impl SessionShared {
+    fn ice(&self) -> MutexGuard<'_, Ice> {
+        self.ice.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn set_ice(&self, local: &IceCredentials, remote: IceCredentials) {
+        *self.ice() = Ice { ufrag: local.ufrag().to_owned(), remote };
+    }
+
     pub(crate) fn set_closed(&self, reason: Closed) {
         *self.closed.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason);
     }

@@ -30,6 +30,6 @@ pub mod stun;
 mod tcp;
 mod udp;
 
-pub use engine::{AcceptError, Accepted, Config, Control, Engine, Gone, Outgoing, Restarted, Session, StartError};
+pub use engine::{AcceptError, Accepted, Config, Control, Engine, Outgoing, Restarted, Session, StartError};
 pub use event::{Closed, Event};
 pub use send::OutFrame;

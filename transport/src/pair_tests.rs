@@ -35,6 +35,7 @@ use crate::{
     dtls::Identity,
     event::{Closed, Event},
     path::Path,
+    resource::PatchError,
     sdp::{self, Candidate, IceCredentials, Local, Offer, Protocol, SendVideo, Sending, Wants, negotiate},
     send::OutFrame,
     session::Setup,
@@ -333,6 +334,22 @@ fn a_viewer_goes_over_to_another_layer_at_its_keyframe() {
     assert_eq!(call.got.len(), (31 + 9 + 10) * 5);
     assert!(call.got.windows(2).all(|pair| pair[1].0 == pair[0].0.wrapping_add(1)), "continuous numbers");
     assert!(call.got.windows(2).all(|pair| pair[1].1.wrapping_sub(pair[0].1) < 100_000), "time goes on");
+}
+
+/// Both were asked for when our name was the first one.
+#[test]
+fn of_two_restarts_at_once_the_first_counts() {
+    let mut call = Call::new(Weather { delay: 5 * MS, ..Default::default() });
+    call.run(200);
+    let mut restart = |id, ufrag| {
+        let local = IceCredentials::new(ufrag, "0123456789abcdefghijklmn").unwrap();
+        call.shard.restart(call.now, id, "ours", &local)
+    };
+    assert_eq!(restart(SESSION, "second"), Ok(()));
+    assert_eq!(restart(SESSION, "third"), Err(PatchError::OtherSession));
+    assert_eq!(restart(SESSION + 1, "third"), Err(PatchError::Gone));
+    call.stream(TRACK, 3);
+    assert_eq!(call.got.len(), 3 * 5, "media goes on");
 }
 
 #[test]

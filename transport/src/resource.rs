@@ -55,7 +55,7 @@ pub fn bearer(authorization: Option<&str>) -> Option<&str> {
 
 /// What a PATCH asks for.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Patch {
+pub(crate) enum Patch {
     /// Candidates of the peer. A lite agent has no use for them: 204.
     Trickle,
     /// New credentials: 200 with ours, and a new entity tag.
@@ -72,6 +72,8 @@ pub enum PatchError {
     NoPrecondition,
     #[error("If-Match does not name the session's ETag: its ICE session was restarted")]
     OtherSession,
+    #[error("this session is over")]
+    Gone,
 }
 
 impl PatchError {
@@ -81,6 +83,7 @@ impl PatchError {
             Self::Fragment(_) => 400,
             Self::NoPrecondition => 428,
             Self::OtherSession => 412,
+            Self::Gone => 404,
         }
     }
 }
@@ -90,7 +93,7 @@ impl Patch {
     ///
     /// RFC 9725 4.3.1: who trickles names the ICE session by its entity tag, lest candidates of an old
     /// one be taken for the new one's; who restarts sends `*`.
-    pub fn judge(
+    pub(crate) fn judge(
         content_type: Option<&str>,
         if_match: Option<&str>,
         body: &[u8],

@@ -222,7 +222,10 @@ impl World {
     fn restart(&mut self, at: usize) {
         let (credentials, peer) = (numbered(self.next), &mut self.peers[at]);
         self.next += 1;
-        assert_eq!(self.shard.restart(self.now, peer.id, &credentials), peer.alive, "who is there can restart");
+        let stale = self.shard.restart(self.now, peer.id, "another", &credentials);
+        assert!(stale.is_err(), "a restart of another ICE session is none of this one");
+        let restarted = self.shard.restart(self.now, peer.id, peer.credentials.ufrag(), &credentials);
+        assert_eq!(restarted.is_ok(), peer.alive, "who is there can restart");
         if peer.alive {
             peer.former = Some(std::mem::replace(&mut peer.credentials, credentials));
         }

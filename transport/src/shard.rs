@@ -15,6 +15,7 @@ use rtc_shared::error::Error as RtcError;
 use crate::{
     event::{Closed, Event},
     path::Path,
+    resource::PatchError,
     sdp::IceCredentials,
     send::{Burst, Histories, OutFrame, TrackKey},
     session::{Counts, Session, Setup},
@@ -139,16 +140,19 @@ impl Shard {
         Fate::Check
     }
 
-    /// Other ICE credentials. The agent takes the former ones too, until the next restart.
-    pub(crate) fn restart(&mut self, now: Instant, id: u64, local: &IceCredentials) -> bool {
-        let Some(slot) = self.sessions.get_mut(&id) else { return false };
+    /// Other ICE credentials in place of those named `replaces`. The agent takes these too, until the next restart.
+    pub(crate) fn restart(&mut self, now: Instant, id: u64, replaces: &str, local: &IceCredentials) -> Result<(), PatchError> {
+        let slot = self.sessions.get_mut(&id).ok_or(PatchError::Gone)?;
+        if slot.session.agent.ufrag() != replaces {
+            return Err(PatchError::OtherSession);
+        }
         if let Some(former) = slot.session.agent.former_ufrag() {
             self.ufrags.remove(former);
         }
         slot.session.restart(local);
         self.ufrags.insert(local.ufrag().to_owned(), id);
         self.settle(now, id);
-        true
+        Ok(())
     }
 
     pub(crate) fn request_keyframe(&mut self, now: Instant, id: u64, layer: usize) {

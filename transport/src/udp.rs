@@ -160,8 +160,12 @@ impl Port {
                     self.shard.close(now, id, Closed::ByUs);
                 }
             }
-            Command::Restart { id, local, done } => {
-                let _ = done.send(self.shard.restart(now, id, &local));
+            Command::Restart { id, replaces, local, remote, done } => {
+                let restarted = self.shard.restart(now, id, &replaces, &local);
+                if let (Ok(()), Some(slot)) = (&restarted, self.owners.get(&id)) {
+                    slot.owner.shared.set_ice(&local, remote);
+                }
+                let _ = done.send(restarted);
             }
             Command::RequestKeyframe { id, layer } => self.shard.request_keyframe(now, id, layer),
             Command::Select { id, track } => self.shard.select(now, id, track),

@@ -9,7 +9,7 @@ use std::{
 
 use media_core::{StreamName, TrackId};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use transport::{Closed, Control, Event, Session, sdp::IceCredentials};
+use transport::{Closed, Control, Event, Session};
 
 use super::{
     metrics::Outcome,
@@ -37,18 +37,6 @@ pub(super) struct Entry {
     pub(super) wanted: watch::Sender<TrackId>,
     pub(super) over: watch::Sender<bool>,
     pub(super) event_streams: Arc<Semaphore>,
-    /// The viewer's; others ask for a restart.
-    remote: Mutex<IceCredentials>,
-}
-
-impl Entry {
-    pub(super) fn remote(&self) -> IceCredentials {
-        lock(&self.remote).clone()
-    }
-
-    pub(super) fn set_remote(&self, remote: IceCredentials) {
-        *lock(&self.remote) = remote;
-    }
 }
 
 impl Sessions {
@@ -76,14 +64,11 @@ pub(super) struct Attendance {
     pub(super) place: OwnedSemaphorePermit,
     /// When the offer came.
     pub(super) asked: Instant,
-    pub(super) remote: IceCredentials,
 }
 
 /// Serves the viewer in a task of its own.
 pub(super) fn attend(inner: Arc<Inner>, attendance: Attendance) {
-    let remote = Mutex::new(attendance.remote.clone());
     let entry = Arc::new(Entry {
-        remote,
         control: attendance.session.control(),
         viewer: attendance.viewer,
         live: Arc::clone(&attendance.seat.0),

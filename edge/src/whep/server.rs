@@ -36,7 +36,7 @@ use tokio::{
 };
 use transport::{
     AcceptError, Accepted,
-    resource::{self, Patch, PatchError},
+    resource::{self, PatchError},
     sdp::{self, Kind, Negotiated, Offer, Refusal, SendVideo, Sending, Wants},
 };
 
@@ -108,12 +108,11 @@ async fn answer(inner: &Arc<Inner>, stream: &str, headers: &HeaderMap, body: Res
         .map(|(taken, track)| (taken == Taken::Yes).then(|| seat.0.lane(track, &inner.engine)));
     let outgoing = |lane: &Option<Arc<Lane>>| lane.as_ref().map(|lane| Arc::clone(&lane.outgoing));
     let (video, audio) = (outgoing(&video), outgoing(&audio));
-    let remote = negotiated.remote.ice.clone();
     let accepted = inner.engine.send(negotiated, video.as_deref(), audio.as_deref()).await?;
     let id = resource::session_id(inner.engine.random());
     let response = created(inner, headers, &stream.name, &id, &accepted);
     let number = inner.viewers.fetch_add(1, Ordering::Relaxed) + 1;
-    let attendance = Attendance { id, number, session: accepted.session, viewer, seat, place, asked, remote };
+    let attendance = Attendance { id, number, session: accepted.session, viewer, seat, place, asked };
     conn::attend(Arc::clone(inner), attendance);
     Ok(response)
 }
@@ -173,21 +172,15 @@ async fn change(
 ) -> Answer {
     let entry = find(&inner, &stream, &session)?;
     let (content_type, if_match) = (text(&headers, "content-type"), text(&headers, "if-match"));
-    match Patch::judge(content_type, if_match, &body?, &entry.control.ufrag(), &entry.remote())? {
-        // A lite agent learns addresses from checks.
-        Patch::Trickle => Ok(StatusCode::NO_CONTENT.into_response()),
-        Patch::Restart(remote) => {
-            let restarted = entry.control.restart(remote.clone()).await.map_err(|_| no_session())?;
-            entry.set_remote(remote);
-            Ok(respond(
-                Response::builder()
-                    .header(header::CONTENT_TYPE, resource::FRAGMENT)
-                    .header(header::CONTENT_LENGTH, restarted.fragment.len())
-                    .header(header::ETAG, resource::etag(&restarted.ufrag))
-                    .body(Body::from(restarted.fragment)),
-            ))
-        }
-    }
+    let patched = entry.control.patch(content_type, if_match, &body?).await?;
+    let Some(restarted) = patched else { return Ok(StatusCode::NO_CONTENT.into_response()) };
+    Ok(respond(
+        Response::builder()
+            .header(header::CONTENT_TYPE, resource::FRAGMENT)
+            .header(header::CONTENT_LENGTH, restarted.fragment.len())
+            .header(header::ETAG, resource::etag(&restarted.ufrag))
+            .body(Body::from(restarted.fragment)),
+    ))
 }
 
 async fn close(State(inner): Shared, Path((stream, session)): Path<(String, String)>) -> Answer {

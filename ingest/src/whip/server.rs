@@ -26,14 +26,14 @@ use media_core::{
     registry::{self, Acquire, TAKEOVER_SILENCE},
 };
 use tokio::{
-    sync::{Mutex, watch},
+    sync::watch,
     time::{Instant, sleep_until, timeout},
 };
 use tracing::{Instrument, Span, debug, field::Empty, info, info_span};
 use transport::{
     Accepted, Control, Engine,
-    resource::{self, CORS, CORS_MAX_AGE, ENDPOINT_METHODS, FRAGMENT, Patch, SDP, SESSION_METHODS},
-    sdp::{self, IceCredentials, Offer, Wants},
+    resource::{self, CORS, CORS_MAX_AGE, ENDPOINT_METHODS, FRAGMENT, SDP, SESSION_METHODS},
+    sdp::{self, Offer, Wants},
 };
 
 use super::{
@@ -81,8 +81,6 @@ struct Entry {
     stream: StreamName,
     key: StreamKey,
     control: Control,
-    /// The peer's credentials now; held over a restart, so that two come one after the other.
-    remote: Arc<Mutex<IceCredentials>>,
     /// Closed when the session has ended.
     ended: watch::Receiver<()>,
 }
@@ -203,7 +201,6 @@ impl Inner {
         self.admit(&name, request).await?;
         let publication = self.acquire(&name, &key).await?;
         Span::current().record("publisher", publication.epoch());
-        let remote = negotiated.remote.ice.clone();
         let Accepted { session, answer } = self.engine.receive(negotiated).await.map_err(Rejection::Engine)?;
 
         let id = resource::session_id(self.engine.random());
@@ -212,7 +209,7 @@ impl Inner {
         let encoder = endpoint::encoder(text(&head.headers, "user-agent"));
         let interval = self.config.keyframe_interval;
         let conn = Conn::new(session, publication, encoder, interval, self.metrics.clone(), self.publishing.clone());
-        self.begin(id.clone(), Entry::new(name, key, control, remote), conn);
+        self.begin(id.clone(), Entry::new(name, key, control), conn);
 
         let path = format!("{}/{id}", head.uri.path().trim_end_matches('/'));
         let location = self.config.reach.location(&path, |name| text(&head.headers, name));
@@ -273,13 +270,9 @@ impl Inner {
         let (head, body) = request.into_parts();
         let entry = self.find(path, &head.headers)?;
         let body = read(body).await?;
-        let mut remote = entry.remote.lock().await;
         let header = |name| text(&head.headers, name);
-        let ufrag = entry.control.ufrag();
-        let judged = Patch::judge(header("content-type"), header("if-match"), &body, &ufrag, &remote);
-        let Patch::Restart(ice) = judged.map_err(Rejection::Patch)? else { return Ok(empty(StatusCode::NO_CONTENT)) };
-        let restarted = entry.control.restart(ice.clone()).await.map_err(|_| Rejection::NoSession)?;
-        *remote = ice;
+        let patched = entry.control.patch(header("content-type"), header("if-match"), &body).await;
+        let Some(restarted) = patched.map_err(Rejection::Patch)? else { return Ok(empty(StatusCode::NO_CONTENT)) };
         debug!("ICE restart");
         let response =
             Response::builder().header(header::CONTENT_TYPE, FRAGMENT).header(header::ETAG, resource::etag(&restarted.ufrag));
@@ -318,9 +311,9 @@ impl Inner {
 }
 
 impl Entry {
-    fn new(stream: StreamName, key: StreamKey, control: Control, remote: IceCredentials) -> (Self, watch::Sender<()>) {
+    fn new(stream: StreamName, key: StreamKey, control: Control) -> (Self, watch::Sender<()>) {
         let (sender, ended) = watch::channel(());
-        (Self { stream, key, control, remote: Arc::new(Mutex::new(remote)), ended }, sender)
+        (Self { stream, key, control, ended }, sender)
     }
 }
 
