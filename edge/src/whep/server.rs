@@ -20,7 +20,7 @@ use std::{
 use axum::{
     Router,
     body::{Body, Bytes},
-    extract::{DefaultBodyLimit, Path, Query, Request, State, rejection::BytesRejection},
+    extract::{DefaultBodyLimit, FromRequest, Path, Query, Request, State, rejection::BytesRejection},
     http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header},
     middleware::{self, Next},
     response::IntoResponse,
@@ -32,7 +32,7 @@ use serde::Deserialize;
 use serde_json::json;
 use tokio::{
     sync::{OwnedSemaphorePermit, watch},
-    time::sleep,
+    time::{sleep, timeout},
 };
 use transport::{
     AcceptError, Accepted,
@@ -52,6 +52,8 @@ use super::{
 
 /// Largest body: an offer. Browsers send 5 to 12 KiB.
 const BODY_BYTES_MAX: usize = sdp::BYTES_MAX;
+/// For a body of some kilobytes.
+const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Proxies close a silent connection after 30 to 60 s.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(15);
 /// When to ask again for a stream that is not there, or a place that is not free.
@@ -78,7 +80,7 @@ async fn offer(
     State(inner): Shared,
     Path(stream): Path<String>,
     headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
+    body: Result<Whole, Problem>,
 ) -> Response<Body> {
     match answer(&inner, &stream, &headers, body).await {
         Ok(created) => created,
@@ -89,14 +91,14 @@ async fn offer(
     }
 }
 
-async fn answer(inner: &Arc<Inner>, stream: &str, headers: &HeaderMap, body: Result<Bytes, BytesRejection>) -> Answer {
+async fn answer(inner: &Arc<Inner>, stream: &str, headers: &HeaderMap, body: Result<Whole, Problem>) -> Answer {
     let asked = now();
     if *inner.draining.borrow() {
         return Err(Problem::full("this server is shutting down: connect again in a moment"));
     }
     require_type(headers)?;
     let stream = find_stream(inner, stream)?;
-    let offer = Offer::parse(&body?)?;
+    let offer = Offer::parse(&body?.0)?;
     let program = Program::of(&stream.present(), &stream.making(Made::Video), &stream.making(Made::Opus))
         .map_err(|missing| Problem::unavailable(&missing))?;
     let negotiated = sdp::negotiate(&offer, &Wants::Send(sending(inner, &stream, &program)))?;
@@ -168,11 +170,11 @@ async fn change(
     State(inner): Shared,
     Path((stream, session)): Path<(String, String)>,
     headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
+    body: Result<Whole, Problem>,
 ) -> Answer {
     let entry = find(&inner, &stream, &session)?;
     let (content_type, if_match) = (text(&headers, "content-type"), text(&headers, "if-match"));
-    let patched = entry.control.patch(content_type, if_match, &body?).await?;
+    let patched = entry.control.patch(content_type, if_match, &body?.0).await?;
     let Some(restarted) = patched else { return Ok(StatusCode::NO_CONTENT.into_response()) };
     Ok(respond(
         Response::builder()
@@ -232,10 +234,10 @@ async fn choose_events(
     State(inner): Shared,
     Path((stream, session)): Path<(String, String)>,
     headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
+    body: Result<Whole, Problem>,
 ) -> Answer {
     find(&inner, &stream, &session)?;
-    let body = body?;
+    let Whole(body) = body?;
     let wanted = if body.is_empty() { Some(Wanted::ALL) } else { Wanted::parse(&body) };
     let wanted = wanted.ok_or_else(|| Problem::malformed("the events asked for are a JSON array of their names"))?;
     let types: Vec<_> = wanted.names().collect();
@@ -283,14 +285,14 @@ impl Telling {
 async fn choose_layer(
     State(inner): Shared,
     Path((stream, session)): Path<(String, String)>,
-    body: Result<Bytes, BytesRejection>,
+    body: Result<Whole, Problem>,
 ) -> Answer {
     let entry = find(&inner, &stream, &session)?;
     if entry.viewer.video != Taken::Yes {
         return Err(Problem::conflict("this session has no picture"));
     }
     let pictures = entry.live.front.borrow().pictures;
-    let wanted = layers::choose(&body?, &entry.live.stream.present(), pictures).map_err(|error| match error {
+    let wanted = layers::choose(&body?.0, &entry.live.stream.present(), pictures).map_err(|error| match error {
         layers::Error::NotAChoice => Problem::malformed(&error.to_string()),
         layers::Error::NoSuchLayer => Problem::conflict(&error.to_string()),
     })?;
@@ -301,6 +303,19 @@ async fn choose_layer(
 async fn leave_layer(State(inner): Shared, Path((stream, session)): Path<(String, String)>) -> Answer {
     find(&inner, &stream, &session)?.wanted.send_replace(TrackId::VIDEO);
     Ok(StatusCode::OK.into_response())
+}
+
+/// A body that has come whole, and in time.
+struct Whole(Bytes);
+
+impl<S: Send + Sync> FromRequest<S> for Whole {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let read = timeout(BODY_TIMEOUT, Bytes::from_request(request, state)).await;
+        let read = read.map_err(|_| Problem::new(StatusCode::REQUEST_TIMEOUT, "the body did not come in time"))?;
+        Ok(Self(read?))
+    }
 }
 
 fn find(inner: &Inner, stream: &str, session: &str) -> Result<Arc<Entry>, Problem> {

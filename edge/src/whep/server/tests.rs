@@ -132,6 +132,17 @@ async fn requests_that_cannot_be_served_are_told_why() {
 }
 
 #[tokio::test]
+async fn a_body_that_never_ends_is_not_waited_for() {
+    let desk = Desk::new().await;
+    let publication = desk.publish();
+    tokio::time::pause();
+    let endless = Body::from_stream(stream::pending::<Result<Bytes, Infallible>>());
+    let request = post("/whep/demo").header("content-type", "application/sdp").body(endless).unwrap();
+    assert_eq!(desk.router.clone().oneshot(request).await.unwrap().status(), 408);
+    drop(publication);
+}
+
+#[tokio::test]
 async fn an_offer_is_answered_before_anything_is_published_and_while_the_publisher_is_away() {
     let desk = Desk::new().await;
     let publication = desk.publish();
