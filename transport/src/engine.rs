@@ -22,7 +22,7 @@ use tokio::{
 
 use crate::{
     dtls::Identity,
-    event::{Closed, Event},
+    event::{self, Closed, Event, Events, Inbox},
     metrics::Metrics,
     resource::{Patch, PatchError},
     sdp::{Candidate, IceCredentials, Local, Negotiated, Protocol},
@@ -33,8 +33,6 @@ use crate::{
 
 /// Commands that wait for the thread: a second of frames of hundreds of tracks.
 pub(crate) const COMMANDS_MAX: usize = 4096;
-/// Events that wait for a session's owner: some seconds of frames.
-pub(crate) const EVENTS_MAX: usize = 512;
 /// ICE ufrag and password: 48 and 192 bits of randomness (RFC 8445 5.3 asks for 24 and 128).
 const UFRAG_BYTES: usize = 6;
 const PWD_BYTES: usize = 24;
@@ -205,7 +203,7 @@ impl Engine {
             closed: Mutex::new(None),
             negotiated: negotiated.clone(),
         });
-        let (events, inbox) = mpsc::channel(EVENTS_MAX);
+        let (events, inbox) = event::channel();
         let setup = Setup {
             negotiated,
             local,
@@ -264,7 +262,7 @@ fn candidates(config: &Config, bound: SocketAddr) -> Result<Vec<Candidate>, Star
 /// Owner of one peer: dropping it closes the session.
 pub struct Session {
     control: Control,
-    events: mpsc::Receiver<Event>,
+    events: Inbox,
     over: bool,
 }
 
@@ -437,7 +435,7 @@ pub(crate) enum Command {
 
 /// The way back to who owns a session.
 pub(crate) struct Owner {
-    pub(crate) events: mpsc::Sender<Event>,
+    pub(crate) events: Events,
     pub(crate) shared: Arc<SessionShared>,
     #[expect(dead_code, reason = "held: it counts the session")]
     place: Place,

@@ -20,7 +20,7 @@ use tokio::{
 
 use crate::{
     engine::{Command, Config, OutgoingShared, Owner, StartError},
-    event::{Closed, Event},
+    event::{Closed, Event, NotSent},
     metrics::Metrics,
     path::Path,
     send::{Burst, TrackKey},
@@ -284,23 +284,21 @@ impl Port {
             return;
         }
         let Some(slot) = self.owners.get_mut(&id) else { return };
-        if let Event::Frame { media, layer, frame } = &event {
-            let place = (*media, *layer);
-            if slot.lagging.contains(&place) {
-                if !frame.keyframe {
-                    return self.metrics.frames_dropped.inc();
-                }
-                slot.lagging.remove(&place);
-            }
-            if slot.owner.events.capacity() == 0 {
-                slot.lagging.insert(place);
+        let place = match &event {
+            Event::Frame { media, layer, frame } if !frame.keyframe && slot.lagging.contains(&(*media, *layer)) => {
                 return self.metrics.frames_dropped.inc();
             }
-        }
-        match slot.owner.events.try_send(event) {
-            Ok(()) => {}
-            Err(mpsc::error::TrySendError::Full(_)) => self.metrics.frames_dropped.inc(),
-            Err(mpsc::error::TrySendError::Closed(_)) => self.shard.close(Instant::now(), id, Closed::ByUs),
+            Event::Frame { media, layer, .. } => Some((*media, *layer)),
+            Event::Connected { .. } | Event::Closed(_) => None,
+        };
+        match (slot.owner.events.send(event), place) {
+            (Ok(()), Some(place)) => drop(slot.lagging.remove(&place)),
+            (Ok(()), None) => {}
+            (Err(NotSent::Full), place) => {
+                slot.lagging.extend(place);
+                self.metrics.frames_dropped.inc();
+            }
+            (Err(NotSent::Closed), _) => self.shard.close(Instant::now(), id, Closed::ByUs),
         }
     }
 
