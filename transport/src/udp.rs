@@ -97,7 +97,7 @@ impl Port {
         let bind = |error| StartError::Bind(config.listen, error);
         let (socket, connections) = bind_both(config, &metrics).await.map_err(bind)?;
         let state = UdpSocketState::new(UdpSockRef::from(&socket)).map_err(bind)?;
-        // A smaller buffer than asked for is still one: `doctor` tells.
+        // The kernel may give less (net.core.rmem_max): a smaller buffer is still one.
         let _ = state.set_recv_buffer_size(UdpSockRef::from(&socket), SOCKET_BUFFER_BYTES);
         let _ = state.set_send_buffer_size(UdpSockRef::from(&socket), SOCKET_BUFFER_BYTES);
         let bound = socket.local_addr().map_err(bind)?;
@@ -210,6 +210,8 @@ impl Port {
                     self.metrics.received(fate);
                 }
             }
+            // What they are answered does not pile up over a whole turn.
+            self.flush();
         }
     }
 
@@ -246,9 +248,9 @@ impl Port {
 
     /// Sends what is sealed. What the socket does not take waits, in order, and bounded.
     fn flush(&mut self) {
-        while let Some((id, path, burst)) = self.shard.poll_transmit() {
+        while let Some((id, path, mut burst)) = self.shard.poll_transmit() {
             let waits = matches!(path, Path::Udp { .. }) && !self.backlog.is_empty();
-            if !waits && self.send(path, &burst) {
+            if !waits && self.send(path, &mut burst) {
                 continue;
             }
             let room = matches!(path, Path::Udp { .. }) && self.backlog_bytes + burst.bytes.len() <= BACKLOG_BYTES_MAX;
@@ -266,12 +268,13 @@ impl Port {
     }
 
     fn send_backlog(&mut self) {
-        while let Some((id, path, burst)) = self.backlog.pop_front() {
-            if !self.send(path, &burst) {
+        while let Some((id, path, mut burst)) = self.backlog.pop_front() {
+            self.backlog_bytes -= burst.bytes.len();
+            if !self.send(path, &mut burst) {
+                self.backlog_bytes += burst.bytes.len();
                 self.backlog.push_front((id, path, burst));
                 break;
             }
-            self.backlog_bytes -= burst.bytes.len();
         }
     }
 
@@ -302,37 +305,42 @@ impl Port {
         }
     }
 
-    /// False when the way is full.
-    fn send(&self, path: Path, burst: &Burst) -> bool {
+    /// False when the way is full: what is left of the burst did not go out.
+    fn send(&self, path: Path, burst: &mut Burst) -> bool {
+        let (bytes, datagrams) = (burst.bytes.len(), burst.datagrams().count());
         let sent = match path {
             Path::Udp { remote, local } => self.send_udp(remote, local, burst),
             Path::Tcp { connection, .. } => self.connections.send(connection, burst),
         };
         if sent {
             self.metrics.sent_bursts.inc();
-            self.metrics.sent_bytes.inc_by(burst.bytes.len() as u64);
-            self.metrics.sent_datagrams.inc_by(burst.datagrams().count() as u64);
+            self.metrics.sent_bytes.inc_by(bytes as u64);
+            self.metrics.sent_datagrams.inc_by(datagrams as u64);
         }
         sent
     }
 
-    fn send_udp(&self, destination: SocketAddr, src_ip: Option<IpAddr>, burst: &Burst) -> bool {
+    fn send_udp(&self, destination: SocketAddr, src_ip: Option<IpAddr>, burst: &mut Burst) -> bool {
         // Where the kernel has no segmentation offload the pieces go one by one.
         let step = burst.segment.max(1) * self.state.max_gso_segments().max(1);
-        burst.bytes.chunks(step).all(|contents| {
+        let mut gone = 0;
+        for contents in burst.bytes.chunks(step) {
             let segment_size = (contents.len() > burst.segment).then_some(burst.segment);
             let transmit = Transmit { destination, ecn: None, contents, segment_size, src_ip };
             let (state, socket) = (&self.state, &self.socket);
             match socket.try_io(Interest::WRITABLE, || state.try_send(UdpSockRef::from(socket), &transmit)) {
-                Ok(()) => true,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 // An address without a route, a port that answers with an error: the peer's loss alone.
-                Err(_) => {
-                    self.metrics.send_errors.inc();
-                    true
-                }
+                Err(_) => self.metrics.send_errors.inc(),
             }
-        })
+            gone += contents.len();
+        }
+        let all = gone == burst.bytes.len();
+        if !all {
+            burst.bytes.drain(..gone);
+        }
+        all
     }
 
     /// Every handle is gone: the process ends, or a test.
