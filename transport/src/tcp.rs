@@ -18,7 +18,7 @@ use std::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
-    sync::{Semaphore, mpsc},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     time::timeout,
 };
 
@@ -32,8 +32,10 @@ const SILENCE_MAX: Duration = Duration::from_secs(35);
 const CHECK_WAIT: Duration = Duration::from_secs(10);
 /// Datagrams of peers: what fits the usual path, and a rest.
 const DATAGRAM_BYTES_MAX: usize = 2048;
-/// Bursts that wait for a slow peer: about half a second of video.
+/// Bursts that wait for a slow peer.
 const WAITING_MAX: usize = 64;
+/// And their bytes: a second and a half of 6 Mbit/s. What comes on top is lost, and the viewer goes on at a keyframe.
+const WAITING_BYTES_MAX: usize = 1 << 20;
 /// Datagrams that wait for the engine, of all connections.
 const ARRIVALS_MAX: usize = 1024;
 /// Pause after a failed accept: the usual reason is that file descriptors ran out.
@@ -44,7 +46,20 @@ pub(crate) enum Arrival {
     Ended(Path),
 }
 
-type Writers = Arc<Mutex<HashMap<u64, mpsc::Sender<Vec<u8>>>>>;
+type Writers = Arc<Mutex<HashMap<u64, Writer>>>;
+
+/// The way to a connection's task that writes.
+struct Writer {
+    sender: mpsc::Sender<Framed>,
+    room: Arc<Semaphore>,
+}
+
+/// Datagrams behind their lengths.
+struct Framed {
+    bytes: Vec<u8>,
+    /// Taken until they are written.
+    _room: OwnedSemaphorePermit,
+}
 
 /// All connections of one port.
 pub(crate) struct Connections {
@@ -83,13 +98,16 @@ impl Connections {
     pub(crate) fn send(&self, connection: u64, burst: &Burst) -> bool {
         let writers = self.writers.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(writer) = writers.get(&connection) else { return true };
-        let mut framed = Vec::with_capacity(burst.bytes.len() + 2 * 16);
+        let length = burst.bytes.len() + 2 * burst.datagrams().count();
+        let room = u32::try_from(length).ok().and_then(|length| Arc::clone(&writer.room).try_acquire_many_owned(length).ok());
+        let Some(room) = room else { return false };
+        let mut bytes = Vec::with_capacity(length);
         for datagram in burst.datagrams() {
             let length = u16::try_from(datagram.len()).expect("our datagrams fit the usual path");
-            framed.extend_from_slice(&length.to_be_bytes());
-            framed.extend_from_slice(datagram);
+            bytes.extend_from_slice(&length.to_be_bytes());
+            bytes.extend_from_slice(datagram);
         }
-        !matches!(writer.try_send(framed), Err(mpsc::error::TrySendError::Full(_)))
+        !matches!(writer.sender.try_send(Framed { bytes, _room: room }), Err(mpsc::error::TrySendError::Full(_)))
     }
 }
 
@@ -113,7 +131,8 @@ async fn accept(listener: TcpListener, writers: Writers, arrivals: mpsc::Sender<
         };
         let path = Path::Tcp { connection, remote };
         let (sender, waiting) = mpsc::channel(WAITING_MAX);
-        writers.lock().unwrap_or_else(PoisonError::into_inner).insert(connection, sender);
+        let writer = Writer { sender, room: Arc::new(Semaphore::new(WAITING_BYTES_MAX)) };
+        writers.lock().unwrap_or_else(PoisonError::into_inner).insert(connection, writer);
         let (writers, arrivals, metrics) = (Arc::clone(&writers), arrivals.clone(), metrics.clone());
         tokio::spawn(async move {
             metrics.tcp_connections.inc();
@@ -133,7 +152,7 @@ async fn accept(listener: TcpListener, writers: Writers, arrivals: mpsc::Sender<
 async fn serve(
     stream: TcpStream,
     path: Path,
-    mut waiting: mpsc::Receiver<Vec<u8>>,
+    mut waiting: mpsc::Receiver<Framed>,
     arrivals: &mpsc::Sender<Arrival>,
 ) -> io::Result<()> {
     stream.set_nodelay(true)?;
@@ -144,7 +163,7 @@ async fn serve(
     let writing = tokio::spawn(async move {
         while let Some(framed) = waiting.recv().await {
             proved.store(true, Ordering::Relaxed);
-            if !matches!(timeout(SILENCE_MAX, writer.write_all(&framed)).await, Ok(Ok(()))) {
+            if !matches!(timeout(SILENCE_MAX, writer.write_all(&framed.bytes)).await, Ok(Ok(()))) {
                 break;
             }
         }
