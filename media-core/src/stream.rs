@@ -24,8 +24,8 @@ pub struct Stream {
     /// Layers whose next picture should be a keyframe, by `TrackId::index`.
     keyframes: Signal<u16>,
     made: [Output; Made::ALL.len()],
-    /// Which of `made` are in demand changed.
-    demands: Signal<bool>,
+    /// For the transcoder.
+    asked: Signal<Asked>,
 }
 
 /// What is true of a stream now.
@@ -65,6 +65,17 @@ impl Made {
     }
 }
 
+/// What the transcoder is to look at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Asked {
+    /// Which things are in demand may have changed.
+    pub demands: bool,
+    /// A viewer of the picture that is made needs a keyframe.
+    pub keyframe: bool,
+    /// The stream is retired.
+    pub over: bool,
+}
+
 /// Whether something made is to be had.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Making {
@@ -95,7 +106,7 @@ impl Stream {
             present: Mutex::default(),
             keyframes: Signal::default(),
             made: std::array::from_fn(|_| Output { window: Arc::default(), state: Mutex::default() }),
-            demands: Signal::default(),
+            asked: Signal::default(),
         }
     }
 
@@ -114,9 +125,14 @@ impl Stream {
         lock(&self.present).clone()
     }
 
-    /// Asks the publisher for a keyframe of a layer. Only those who can be asked hear it (WHIP).
+    /// Asks for a keyframe of a layer: the transcoder where viewers need the picture made, else the publisher. Of those
+    /// only some can be asked (WHIP).
     pub fn request_keyframe(&self, track: TrackId) {
-        self.keyframes.raise(|wanted| *wanted |= 1 << track.index());
+        if track == TrackId::VIDEO && self.is_demanded(Made::Video) {
+            self.asked.raise(|asked| asked.keyframe = true);
+        } else {
+            self.keyframes.raise(|wanted| *wanted |= 1 << track.index());
+        }
     }
 
     /// Waits until a keyframe is asked for; the bits are numbered by `TrackId::index`. One waiter.
@@ -127,7 +143,7 @@ impl Stream {
     /// Asks for something to be made for as long as the answer is kept.
     pub fn demand(self: &Arc<Self>, made: Made) -> Demand {
         lock(&self.output(made).state).demands += 1;
-        self.demands.raise(|changed| *changed = true);
+        self.asked.raise(|asked| asked.demands = true);
         Demand { stream: Arc::clone(self), made }
     }
 
@@ -135,9 +151,9 @@ impl Stream {
         lock(&self.output(made).state).demands > 0
     }
 
-    /// Waits until demands may have changed. One waiter: the transcoder.
-    pub fn poll_demands(&self, cx: &mut Context<'_>) -> Poll<()> {
-        self.demands.poll(cx).map(|_| ())
+    /// Waits until something is asked of the transcoder. One waiter.
+    pub fn poll_asked(&self, cx: &mut Context<'_>) -> Poll<Asked> {
+        self.asked.poll(cx)
     }
 
     pub fn making(&self, made: Made) -> Making {
@@ -172,6 +188,7 @@ impl Stream {
         for output in &self.made {
             output.window.close();
         }
+        self.asked.raise(|asked| asked.over = true);
     }
 }
 
@@ -230,7 +247,7 @@ impl Demand {
 impl Drop for Demand {
     fn drop(&mut self) {
         lock(&self.stream.output(self.made).state).demands -= 1;
-        self.stream.demands.raise(|changed| *changed = true);
+        self.stream.asked.raise(|asked| asked.demands = true);
     }
 }
 

@@ -15,7 +15,7 @@ use std::{
 use media_core::{
     Cursor, Item, Stream,
     fanout::Next,
-    stream::{Made, Making, Present},
+    stream::{Asked, Made, Making, Present},
 };
 use tokio::{
     sync::watch,
@@ -105,8 +105,6 @@ struct Task {
     child: Option<Running>,
     failures: usize,
     not_before: Instant,
-    /// A window of ours that tells when the stream is retired while nothing else is read.
-    life: Cursor<Item>,
     orders: Vec<Order>,
 }
 
@@ -134,7 +132,7 @@ struct Running {
 }
 
 enum Event {
-    Demands,
+    Asked(Asked),
     Items(Made, Next),
     Report(Result<Report, Ended>),
     Tick,
@@ -144,8 +142,6 @@ enum Event {
 
 impl Task {
     fn new(shared: Arc<Shared>, stream: Arc<Stream>) -> Self {
-        // A reader of something made needs a demand only to be born.
-        let life = stream.demand(Made::Opus).subscribe();
         let output = |made| Output { made, history: History::default(), demanded: None, missing_until: None, reading: None };
         Self {
             shared,
@@ -154,7 +150,6 @@ impl Task {
             child: None,
             failures: 0,
             not_before: Instant::now(),
-            life,
             orders: Vec::new(),
         }
     }
@@ -185,8 +180,8 @@ impl Task {
     }
 
     fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
-        if self.stream.poll_demands(cx).is_ready() {
-            return Poll::Ready(Event::Demands);
+        if let Poll::Ready(asked) = self.stream.poll_asked(cx) {
+            return Poll::Ready(if asked.over { Event::Over(RETIRED) } else { Event::Asked(asked) });
         }
         if let Some(child) = &mut self.child
             && let Poll::Ready(report) = child.worker.reports.poll_recv(cx)
@@ -199,26 +194,12 @@ impl Task {
                 return Poll::Ready(if next == Next::Closed { Event::Over(RETIRED) } else { Event::Items(output.made, next) });
             }
         }
-        if self.outputs.iter().all(|output| output.reading.is_none()) {
-            return self.poll_life(cx);
-        }
-        Poll::Pending
-    }
-
-    fn poll_life(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
-        let mut ignored = Vec::new();
-        while let Poll::Ready(next) = self.life.poll_next(cx, &mut ignored, BATCH) {
-            ignored.clear();
-            if next == Next::Closed {
-                return Poll::Ready(Event::Over(RETIRED));
-            }
-        }
         Poll::Pending
     }
 
     fn handle_event(&mut self, event: Event, now: Instant) {
         let outcome = match event {
-            Event::Demands => self.refresh(now),
+            Event::Asked(asked) => self.handle_asked(asked, now),
             Event::Tick => self.handle_tick(now).and_then(|()| self.refresh(now)),
             Event::Items(made, next) => self.handle_items(made, next, now),
             Event::Report(Err(Ended::Protocol(error @ wire::Error::Version(_)))) => {
@@ -231,6 +212,13 @@ impl Task {
         if let Err(reason) = outcome {
             self.replace_child(&reason, now);
         }
+    }
+
+    fn handle_asked(&mut self, asked: Asked, now: Instant) -> Result<(), String> {
+        if asked.keyframe && self.outputs[Made::Video as usize].reading.is_some() {
+            self.send(Order::Keyframe(Made::Video))?;
+        }
+        if asked.demands { self.refresh(now) } else { Ok(()) }
     }
 
     /// Makes what runs equal to what is wanted.

@@ -13,7 +13,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    task::{Context, Waker},
+    task::{Context, Poll, Waker},
     time::{Duration, Instant, SystemTime},
 };
 
@@ -72,7 +72,7 @@ fn worker_of_the_others() {
                     samples += 1;
                     match behaviour.as_str() {
                         "deaf" => (),
-                        "blind" if made == Made::Video => say(Report::Consumed(made, 1)),
+                        "blind" | "startled" if made == Made::Video => say(Report::Consumed(made, 1)),
                         "miser" => say(made_of(made, &coded)),
                         "liar" => say(Report::Consumed(made, 1_000_000)),
                         "dies" if samples == 20 => exit(7),
@@ -83,6 +83,7 @@ fn worker_of_the_others() {
                     }
                 }
                 Order::End(made) => say(Report::Ended(made)),
+                Order::Keyframe(Made::Video) if behaviour == "startled" => exit(9),
                 Order::Open(..) | Order::Keyframe(_) => (),
             }
         }
@@ -155,6 +156,15 @@ impl Rig {
         let sample = Sample { track, pts, dts: pts, duration: Some(1024), keyframe: true, payload, received };
         self.publication.as_ref().unwrap().publish(sample).unwrap();
         sleep(Duration::from_millis(5)).await;
+    }
+
+    /// A keyframe, a few milliseconds after the last.
+    fn publish_picture(&self) {
+        let parameters = Parameters::H264(h264::Parameters::parse(Bytes::from_static(RECORD)).unwrap());
+        let track = Arc::new(Track { id: TrackId::VIDEO, timescale: Timescale::MILLIS, parameters });
+        let (pts, payload, received) = (Timestamp::from_millis(self.sent * 5), Bytes::from_static(&[0; 9]), Instant::now());
+        let sample = Sample { track, pts, dts: pts, duration: None, keyframe: true, payload, received };
+        self.publication.as_ref().unwrap().publish(sample).unwrap();
     }
 
     /// Publishes until it is so.
@@ -322,27 +332,11 @@ async fn children_that_die_lie_or_hang_are_replaced() {
 async fn an_output_that_cannot_be_made_is_given_up_and_the_others_go_on() {
     let mut rig = Rig::new("blind");
     let demands = [Made::Opus, Made::Video].map(|made| rig.stream.demand(made));
-    let parameters = Parameters::H264(h264::Parameters::parse(Bytes::from_static(RECORD)).unwrap());
-    let track = Arc::new(Track { id: TrackId::VIDEO, timescale: Timescale::MILLIS, parameters });
-    let deadline = Instant::now() + Duration::from_secs(15);
-    for n in 0.. {
-        let (at, payload) = (Timestamp::from_millis(n * 5), Bytes::from_static(&[0; 9]));
-        let picture = Sample {
-            track: Arc::clone(&track),
-            pts: at,
-            dts: at,
-            duration: None,
-            keyframe: true,
-            payload,
-            received: Instant::now(),
-        };
-        rig.publication.as_ref().unwrap().publish(picture).unwrap();
-        rig.publish().await;
-        if matches!(demands[1].making(), Making::Unavailable(_)) {
-            break;
-        }
-        assert!(Instant::now() < deadline, "never given up");
-    }
+    rig.until("it is given up", |rig| {
+        rig.publish_picture();
+        matches!(demands[1].making(), Making::Unavailable(_))
+    })
+    .await;
     let (mut cursor, mut items) = (demands[0].subscribe(), Vec::new());
     rig.until("opus goes on", |_| {
         read(&mut cursor, &mut items);
@@ -350,6 +344,24 @@ async fn an_output_that_cannot_be_made_is_given_up_and_the_others_go_on() {
     })
     .await;
     assert_eq!((rig.restarts(), rig.pids().len()), (0.0, 1));
+}
+
+/// The child ends when it is asked for a keyframe.
+#[tokio::test]
+async fn a_keyframe_is_asked_of_the_child_while_the_picture_is_made_and_of_the_publisher_otherwise() {
+    let asked = |rig: &Rig| rig.publication.as_ref().unwrap().poll_keyframe_request(&mut Context::from_waker(Waker::noop()));
+    let mut rig = Rig::new("startled");
+    let demand = rig.stream.demand(Made::Video);
+    rig.until("the child is asked", |rig| {
+        rig.publish_picture();
+        rig.stream.request_keyframe(TrackId::VIDEO);
+        rig.restarts() >= 1.0
+    })
+    .await;
+    assert_eq!(asked(&rig), Poll::Pending, "the publisher's pictures are of no use");
+    drop(demand);
+    rig.stream.request_keyframe(TrackId::VIDEO);
+    assert!(asked(&rig).is_ready());
 }
 
 #[tokio::test]
