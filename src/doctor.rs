@@ -2,13 +2,11 @@
 //!
 //! It binds what a server would bind; beside a running server of the same configuration it says so.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use transport::{Engine, StartError, sdp::Protocol};
 
 use crate::{cli, config::Config, serve};
-
-const PROGRAM: &str = "codecast-transcode";
 
 /// True when nothing has to be done.
 pub async fn run(config: &Config) -> bool {
@@ -42,7 +40,7 @@ pub const UNREACHED: &str = "Is it this machine's address as others see it (webr
                              Some routers do not take their own address back: then try from outside";
 
 fn helper(configured: Option<&Path>) -> bool {
-    match find(configured) {
+    match transcode::find_program(configured) {
         Some(program) => say(true, &format!("the transcoder is {}", program.display())),
         None => say(
             false,
@@ -50,15 +48,6 @@ fn helper(configured: Option<&Path>) -> bool {
              watched by WebRTC, RTMP's sound not heard there, and WHIP's sound is Opus in HLS",
         ),
     }
-}
-
-/// Where the transcoder would be started from.
-fn find(configured: Option<&Path>) -> Option<PathBuf> {
-    let beside = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.join(PROGRAM)));
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let on_path = std::env::split_paths(&path).map(|folder| folder.join(PROGRAM));
-    let anywhere = || beside.into_iter().chain(on_path).find(|program| program.is_file());
-    configured.map_or_else(anywhere, |program| program.is_file().then(|| program.to_owned()))
 }
 
 fn say(well: bool, text: &str) -> bool {

@@ -15,4 +15,4 @@ mod conn;
 mod metrics;
 mod pipeline;
 
-pub use pipeline::{Config, Transcoder};
+pub use pipeline::{Config, Transcoder, find_program};

@@ -5,7 +5,6 @@ use std::{
     collections::VecDeque,
     env,
     future::poll_fn,
-    io,
     path::{Path, PathBuf},
     sync::Arc,
     task::{Context, Poll, Waker},
@@ -254,25 +253,25 @@ impl Task {
     }
 
     fn start_child(&mut self, now: Instant) {
-        let program = locate(self.shared.config.program.as_deref());
+        let configured = self.shared.config.program.as_deref();
+        let Some(program) = find_program(configured) else {
+            let sentence = match configured {
+                Some(program) => format!("transcode.program names {}, which is no file", program.display()),
+                None => format!(
+                    "{PROGRAM} was not found beside codecast or in PATH: install it there to get pictures without B-frames, \
+                     Opus and AAC made"
+                ),
+            };
+            return self.lack(&sentence, now);
+        };
         match Worker::spawn(&program, &self.stream.name) {
             Ok(worker) => {
                 info!(stream = %self.stream.name, "transcoding starts");
                 self.shared.metrics.workers.inc();
                 self.child = Some(Running { worker, started: now, ready: false });
             }
-            Err(error) => self.lack_program(&program, &error, now),
+            Err(error) => self.lack(&format!("{} cannot be started: {error}", program.display()), now),
         }
-    }
-
-    fn lack_program(&mut self, program: &Path, error: &io::Error, now: Instant) {
-        let sentence = match (error.kind(), &self.shared.config.program) {
-            (io::ErrorKind::NotFound, None) => format!(
-                "{PROGRAM} was not found beside codecast or in PATH: install it there to get pictures without B-frames, Opus and AAC made"
-            ),
-            _ => format!("{} cannot be started: {error}", program.display()),
-        };
-        self.lack(&sentence, now);
     }
 
     /// Nothing can be made here for a while.
@@ -528,11 +527,13 @@ fn begin(stream: &Stream, made: Made) -> (Option<u64>, Cursor<Item>, VecDeque<It
     }
 }
 
-fn locate(configured: Option<&Path>) -> PathBuf {
+/// The child's program: the configured one, or `codecast-transcode` beside the running program, or in PATH.
+pub fn find_program(configured: Option<&Path>) -> Option<PathBuf> {
     if let Some(program) = configured {
-        return program.to_owned();
+        return program.is_file().then(|| program.to_owned());
     }
     let beside = env::current_exe().ok().and_then(|exe| Some(exe.parent()?.join(PROGRAM)));
-    // A bare name is looked for in PATH.
-    beside.filter(|program| program.is_file()).unwrap_or_else(|| PROGRAM.into())
+    let path = env::var_os("PATH").unwrap_or_default();
+    let in_path = env::split_paths(&path).map(|folder| folder.join(PROGRAM));
+    beside.into_iter().chain(in_path).find(|program| program.is_file())
 }
