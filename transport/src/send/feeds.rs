@@ -9,15 +9,17 @@ use rtc_rtcp::{
 };
 use rtc_shared::{error::Error, marshal::Marshal};
 
-use super::{Burst, History, Progress, Sender, SenderConfig};
+use super::{Burst, History, PlayoutDelay, Progress, Sender, SenderConfig};
 use crate::{
     sdp::{Accepted, Media, Negotiated},
     srtp::{SealError, Sealer},
 };
 
-/// How long a picture may wait for sound that is late, in steps of 10 ms. Browsers bring both together only within this,
-/// and show each picture at once up to 500 ms; without sound nothing has to wait.
-const LIP_SYNC_STEPS: u8 = 50;
+/// Least and most that a picture waits, in steps of 10 ms, where there is sound: browsers bring both together only within
+/// this. A least of 0 would have them show each picture at once, and believe it in time (decision 6).
+const WITH_SOUND: (u8, u8) = (1, 50);
+/// Nothing has to be waited for.
+const WITHOUT_SOUND: (u8, u8) = (0, 0);
 /// Seconds from 1900 to 1970 (RFC 3550 4).
 const NTP_UNIX_SECONDS: u64 = 2_208_988_800;
 
@@ -57,7 +59,7 @@ struct Feed {
 impl Feeds {
     pub(crate) fn new(negotiated: &Negotiated, [video, audio]: [Option<TrackKey>; 2], random: [u8; 32]) -> Self {
         let mut cname = String::new();
-        let sound = negotiated.audio().is_some();
+        let (min, max) = if negotiated.audio().is_some() { WITH_SOUND } else { WITHOUT_SOUND };
         let mut feed = |line: Option<(&Media, &Accepted)>, track, clock, marks_frames, at: usize| {
             let (_, accepted) = line?;
             let source = accepted.source.as_ref()?;
@@ -67,7 +69,7 @@ impl Feeds {
                 payload_type: accepted.payload_type,
                 rtx: accepted.rtx.zip(source.rtx_ssrc),
                 clock,
-                playout_delay: accepted.extensions.playout_delay.map(|id| (id, if sound { LIP_SYNC_STEPS } else { 0 })),
+                playout_delay: accepted.extensions.playout_delay.map(|id| PlayoutDelay { id, min, max }),
                 marks_frames,
                 first_sequence: u16::from_be_bytes([random[at], random[at + 1]]),
                 first_timestamp: u32::from_be_bytes([random[at + 2], random[at + 3], random[at + 4], random[at + 5]]),

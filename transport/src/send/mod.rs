@@ -10,4 +10,4 @@ mod tests;
 pub(crate) use feeds::{Feeds, Histories, TrackKey};
 pub(crate) use history::History;
 pub use history::OutFrame;
-pub(crate) use sender::{Burst, Progress, Sender, SenderConfig};
+pub(crate) use sender::{Burst, PlayoutDelay, Progress, Sender, SenderConfig};

@@ -50,13 +50,22 @@ pub(crate) struct SenderConfig {
     pub rtx: Option<(u8, u32)>,
     /// Ticks a second.
     pub clock: u32,
-    /// Extension that asks for playout at once, and for how long, in steps of 10 ms, a picture may wait for late sound.
-    pub playout_delay: Option<(u8, u8)>,
+    /// What the viewer is asked for with each packet.
+    pub playout_delay: Option<PlayoutDelay>,
     /// The last packet of a frame carries the marker (video).
     pub marks_frames: bool,
     /// Random (RFC 3550 5.1).
     pub first_sequence: u16,
     pub first_timestamp: u32,
+}
+
+/// How long a picture waits at the viewer's at least and at most, in steps of 10 ms (webrtc.org, playout-delay).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PlayoutDelay {
+    /// Of the header extension.
+    pub id: u8,
+    pub min: u8,
+    pub max: u8,
 }
 
 /// Sealed packets of equal size, but for the last: one system call.
@@ -397,18 +406,18 @@ struct Header {
 
 impl Header {
     /// How many bytes it took: 12, or 20 with the extension.
-    fn write(&self, playout_delay: Option<(u8, u8)>, mut out: &mut [u8]) -> usize {
+    fn write(&self, playout_delay: Option<PlayoutDelay>, mut out: &mut [u8]) -> usize {
         let room = out.len();
         out.put_u8(if playout_delay.is_some() { 0x90 } else { 0x80 });
         out.put_u8(u8::from(self.marker) << 7 | self.payload_type & 0x7f);
         out.put_u16(self.sequence as u16);
         out.put_u32(self.timestamp as u32);
         out.put_u32(self.ssrc);
-        if let Some((id, steps)) = playout_delay {
+        if let Some(PlayoutDelay { id, min, max }) = playout_delay {
             out.put_u16(ONE_BYTE_EXTENSIONS);
             out.put_u16(1);
-            // Twelve bits of the least and of the most (webrtc.org, playout-delay).
-            out.put_slice(&[id << 4 | 2, 0, 0, steps]);
+            // Twelve bits each.
+            out.put_u32(u32::from(id << 4 | 2) << 24 | u32::from(min) << 12 | u32::from(max));
         }
         room - out.len()
     }

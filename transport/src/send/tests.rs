@@ -39,7 +39,7 @@ impl Desk {
             payload_type: 96,
             rtx,
             clock: 90_000,
-            playout_delay: Some((5, 50)),
+            playout_delay: Some(PlayoutDelay { id: 5, min: 1, max: 50 }),
             marks_frames: true,
             first_sequence: 65_530,
             first_timestamp: u32::MAX - 1000,
@@ -84,7 +84,7 @@ impl Desk {
             .flat_map(Burst::datagrams)
             .map(|datagram| {
                 let header = rtc_rtp::Header::unmarshal(&mut &datagram[..]).unwrap();
-                assert_eq!(header.get_extension(5).as_deref(), Some(&[0, 0, 50][..]), "playout delay 0 to 500 ms");
+                assert_eq!(header.get_extension(5).as_deref(), Some(&[0, 0x10, 50][..]), "playout delay 10 to 500 ms");
                 let opened = self.opener.open_rtp(datagram, &header).unwrap();
                 Got {
                     ssrc: header.ssrc,
