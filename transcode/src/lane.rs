@@ -20,8 +20,10 @@ const UNREAD_MAX: Duration = Duration::from_secs(1);
 const UNREAD_BYTES_MAX: usize = media_core::fanout::LAG_BYTES_MAX;
 /// And in Samples, whatever their times say.
 const UNREAD_SAMPLES_MAX: usize = 512;
-/// A child that lags less than this has caught up with the stream it began behind.
+/// A child that has read all but so much of what was just received has caught up with the stream it began behind.
 const CAUGHT_UP: Duration = Duration::from_millis(200);
+/// One that has not caught up by then will not: a GOP of some seconds is made several times faster than it plays.
+const CATCH_UP_MAX: Duration = Duration::from_secs(5);
 /// A child that is fed for so long and gives nothing hangs.
 const HANG: Duration = Duration::from_secs(5);
 /// A child that has given something so lately works.
@@ -73,8 +75,8 @@ pub struct Lane {
     track: Option<Arc<Track>>,
     /// Non-keyframes are skipped: the lane begins, or something is missing before them.
     needs_keyframe: bool,
-    /// The lane began with media from the past: nothing is skipped until it is read.
-    catching_up: bool,
+    /// The lane began with media from the past: nothing is skipped until the child has read it, or so long.
+    catching_up_until: Option<Instant>,
     unread: VecDeque<(usize, Timestamp)>,
     unread_bytes: usize,
     arrivals: VecDeque<(Timestamp, Instant)>,
@@ -119,7 +121,7 @@ impl Lane {
             epoch,
             track: None,
             needs_keyframe: true,
-            catching_up: true,
+            catching_up_until: Some(now + CATCH_UP_MAX),
             unread: VecDeque::new(),
             unread_bytes: 0,
             arrivals: VecDeque::new(),
@@ -138,7 +140,7 @@ impl Lane {
 
     /// Whether reading the stream has to wait: only while catching up, for then everything is to be made.
     pub fn is_full(&self) -> bool {
-        self.catching_up && self.lacks_credit()
+        self.catching_up_until.is_some() && self.lacks_credit()
     }
 
     pub fn is_closing(&self) -> bool {
@@ -165,7 +167,7 @@ impl Lane {
     /// The reader of the stream has missed Items.
     pub fn handle_lag(&mut self) {
         self.needs_keyframe = true;
-        self.catching_up = false;
+        self.catching_up_until = None;
     }
 
     /// The output is not wanted any more. True when there is nothing to wait for.
@@ -205,12 +207,13 @@ impl Lane {
 
     fn handle_sample(&mut self, sample: &Arc<Sample>, now: Instant, orders: &mut Vec<Order>) -> bool {
         let Some(epoch) = self.epoch.filter(|_| feeds(self.made, &sample.track) && !self.closing) else { return false };
-        self.catching_up &= now.saturating_duration_since(sample.received) > CAUGHT_UP;
+        let near = now.saturating_duration_since(sample.received) <= CAUGHT_UP && self.unread_span() <= CAUGHT_UP;
+        self.catching_up_until = self.catching_up_until.filter(|until| now < *until && !near);
         self.look(now, !self.runs.is_empty());
         if self.needs_keyframe && !sample.keyframe {
             return !self.runs.is_empty();
         }
-        if !self.catching_up && self.lacks_credit() {
+        if self.catching_up_until.is_none() && self.lacks_credit() {
             self.needs_keyframe = true;
             return true;
         }
@@ -237,11 +240,14 @@ impl Lane {
     }
 
     fn lacks_credit(&self) -> bool {
-        let span = match (self.unread.front(), self.unread.back()) {
+        self.unread_span() > UNREAD_MAX || self.unread_bytes > UNREAD_BYTES_MAX || self.unread.len() >= UNREAD_SAMPLES_MAX
+    }
+
+    fn unread_span(&self) -> Duration {
+        match (self.unread.front(), self.unread.back()) {
             (Some((_, first)), Some((_, last))) => (*last - *first).to_duration(),
             _ => Duration::ZERO,
-        };
-        span > UNREAD_MAX || self.unread_bytes > UNREAD_BYTES_MAX || self.unread.len() >= UNREAD_SAMPLES_MAX
+        }
     }
 
     fn look(&mut self, now: Instant, fed: bool) {
@@ -287,7 +293,7 @@ impl Lane {
         let length = if video { 0 } else { i64::from(coded.duration) };
         let end = Timestamp::new(coded.pts.ticks.saturating_add(length), coded.pts.scale);
         history.last = Some((epoch, coded.dts, end));
-        let latency = (!self.catching_up).then(|| now.saturating_duration_since(received));
+        let latency = self.catching_up_until.is_none().then(|| now.saturating_duration_since(received));
         items.push(Item::Sample(Arc::new(Sample {
             track,
             pts: coded.pts,
