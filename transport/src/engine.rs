@@ -22,7 +22,8 @@ use tokio::{
 
 use crate::{
     dtls::Identity,
-    event::{self, Closed, Event, Events, Inbox},
+    event::{Closed, Event},
+    inbox::{self, Events, Inbox},
     metrics::Metrics,
     resource::{Patch, PatchError},
     sdp::{Candidate, IceCredentials, Local, Negotiated, Protocol},
@@ -203,7 +204,7 @@ impl Engine {
             closed: Mutex::new(None),
             negotiated: negotiated.clone(),
         });
-        let (events, inbox) = event::channel();
+        let (events, inbox) = inbox::channel();
         let setup = Setup {
             negotiated,
             local,

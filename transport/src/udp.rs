@@ -20,7 +20,8 @@ use tokio::{
 
 use crate::{
     engine::{Command, Config, OutgoingShared, Owner, StartError},
-    event::{Closed, Event, NotSent},
+    event::{Closed, Event},
+    inbox::NotSent,
     metrics::Metrics,
     path::Path,
     send::{Burst, TrackKey},
