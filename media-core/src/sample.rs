@@ -1,6 +1,9 @@
 //! What travels from a publisher to everything downstream.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 
@@ -118,6 +121,8 @@ pub struct Announcement {
     pub bitrate: Option<u64>,
     /// The sending program, as it names itself.
     pub encoder: Option<String>,
+    /// How often at least it is asked for a keyframe, where it can be asked. Whether it obeys is seen.
+    pub keyframes_asked: Option<Duration>,
     /// The picture's layers as the publisher names them (simulcast's `rid`), where there are several.
     pub layers: Vec<Layer>,
 }

@@ -171,7 +171,7 @@ fn announcement(object: &Value<'_>) -> Announcement {
         frame_rate: number("framerate").or(number("videoframerate")).filter(|rate| (0.1..=480.0).contains(rate)),
         bitrate: bitrate.filter(|bits| *bits < 1e10).map(|bits| bits as u64),
         encoder: object.property("encoder").and_then(Value::as_str).map(|text| text.chars().take(ENCODER_CHARS_MAX).collect()),
-        layers: Vec::new(),
+        ..Announcement::default()
     }
 }
 
@@ -229,7 +229,7 @@ mod tests {
             frame_rate: Some(30.0),
             bitrate: Some(2_660_000),
             encoder: Some("obs-output module".into()),
-            layers: Vec::new(),
+            ..Announcement::default()
         };
         let bytes = encode(&[Value::text("@setDataFrame"), Value::text("onMetaData"), obs.clone()]);
         assert_eq!(read_metadata(&bytes), Ok(Some(expected.clone())));

@@ -54,7 +54,7 @@ impl Conn {
         let layers = negotiated.video().map_or(0, |(_, accepted)| accepted.rids.len().max(1));
         let now = Instant::now();
         Self {
-            publisher: Publisher::new(negotiated, encoder.clone()),
+            publisher: Publisher::new(negotiated, encoder.clone(), keyframe_interval),
             keyframes: Keyframes::new(now.into_std(), keyframe_interval, layers),
             connect_deadline: Some(now + CONNECT_TIMEOUT),
             session,

@@ -106,23 +106,33 @@ struct Held {
 }
 
 impl Publisher {
-    /// `encoder`: the sending program, as it names itself.
-    pub fn new(negotiated: &Negotiated, encoder: Option<String>) -> Self {
+    /// `encoder`: the sending program, as it names itself. `keyframes_asked`: how often at least.
+    pub fn new(negotiated: &Negotiated, encoder: Option<String>, keyframes_asked: Duration) -> Self {
         let media_of = |mid: Option<(&transport::sdp::Media, &transport::sdp::Accepted)>| {
             let (found, _) = mid?;
             negotiated.media.iter().position(|media| std::ptr::eq(media, found))
         };
         let (video, audio) = (negotiated.video(), negotiated.audio());
         let rids = video.map_or(&[][..], |(_, accepted)| &accepted.rids);
-        Self::with(media_of(video), media_of(audio), rids, encoder)
+        let announcement = Announcement {
+            video: video.is_some(),
+            audio: audio.is_some(),
+            encoder,
+            keyframes_asked: Some(keyframes_asked),
+            ..Announcement::default()
+        };
+        Self::with(media_of(video), media_of(audio), rids, announcement)
     }
 
-    pub(super) fn with(video_media: Option<usize>, audio_media: Option<usize>, rids: &[String], encoder: Option<String>) -> Self {
+    pub(super) fn with(
+        video_media: Option<usize>,
+        audio_media: Option<usize>,
+        rids: &[String],
+        announcement: Announcement,
+    ) -> Self {
         let count = if video_media.is_some() { rids.len().max(1) } else { 0 };
         let parameters = Parameters::Opus(opus::Parameters { channels: 2 });
         let track = Arc::new(Track { id: TrackId::AUDIO, timescale: AUDIO_TIMESCALE, parameters });
-        let announcement =
-            Announcement { video: video_media.is_some(), audio: audio_media.is_some(), encoder, ..Announcement::default() };
         Self {
             origin: None,
             video_media,

@@ -75,7 +75,8 @@ struct Came {
 impl Run {
     fn new(video: bool, audio: bool, rids: &[&str]) -> Self {
         let rids: Vec<String> = rids.iter().map(|rid| (*rid).to_owned()).collect();
-        let publisher = Publisher::with(video.then_some(VIDEO), audio.then_some(AUDIO), &rids, Some("test".into()));
+        let announcement = Announcement { video, audio, encoder: Some("test".into()), ..Announcement::default() };
+        let publisher = Publisher::with(video.then_some(VIDEO), audio.then_some(AUDIO), &rids, announcement);
         Self { publisher, start: Instant::now(), announced: Vec::new(), samples: Vec::new() }
     }
 

@@ -65,6 +65,9 @@ const RATES: [f64; 24] = [
 pub struct Hints {
     /// Configured: taken before anything else.
     pub keyframe_interval: Option<Duration>,
+    /// How often the publisher is asked for one: then what the bitstream says of a longer interval is not believed
+    /// before it is seen.
+    pub asked_interval: Option<Duration>,
     /// What this stream had before: taken where the bitstream says nothing.
     pub remembered_interval: Option<Duration>,
     /// Announced in metadata: taken only where timestamps agree.
@@ -99,6 +102,8 @@ pub struct Probe {
     last_us: Option<i64>,
     distances_us: Vec<i64>,
     interval_us: Option<i64>,
+    /// What is taken where no second keyframe came in time.
+    unseen_interval_us: Option<i64>,
     /// Waiting for a second keyframe is over: there was none in time.
     given_up: bool,
 }
@@ -115,6 +120,7 @@ impl Probe {
             last_us: None,
             distances_us: Vec::new(),
             interval_us,
+            unseen_interval_us: None,
             given_up: false,
         }
     }
@@ -130,8 +136,7 @@ impl Probe {
                 self.first_keyframe_us = Some(dts_us);
                 (self.last_keyframe_us, self.wait_from_us) = (dts_us, dts_us);
                 self.last_us = Some(dts_us);
-                let remembered_us = self.hints.remembered_interval.map(micros);
-                self.interval_us = self.interval_us.or_else(|| written_interval_us(sample)).or(remembered_us);
+                self.observe_first(sample);
             }
             return None;
         };
@@ -143,9 +148,25 @@ impl Probe {
         if sample.keyframe {
             self.observe_keyframe(dts_us, dts_us - first_us);
         }
-        self.given_up |= dts_us - self.wait_from_us >= WAIT_US_MAX;
+        if dts_us - self.wait_from_us >= WAIT_US_MAX {
+            self.given_up = true;
+            self.interval_us = self.interval_us.or(self.unseen_interval_us);
+        }
         let settled = self.interval_us.is_some() && self.knows_rate(sample);
         (settled || self.given_up).then(|| self.video_grid(sample))
+    }
+
+    fn observe_first(&mut self, keyframe: &Sample) {
+        let [asked_us, remembered_us] =
+            [self.hints.asked_interval, self.hints.remembered_interval].map(|known| known.map(micros));
+        let written_us = written_interval_us(keyframe);
+        let (believed_us, doubted_us) = match (written_us, asked_us) {
+            (Some(written), Some(asked)) if written > asked => (None, written_us),
+            _ => (written_us.or(remembered_us), None),
+        };
+        self.interval_us = self.interval_us.or(believed_us);
+        // Who is asked less often than this waits may still obey.
+        self.unseen_interval_us = doubted_us.or(asked_us.filter(|&us| us >= WAIT_US_MAX));
     }
 
     fn observe_keyframe(&mut self, dts_us: i64, age_us: i64) {

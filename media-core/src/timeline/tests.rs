@@ -98,6 +98,25 @@ fn x264_settings_tell_the_interval_at_the_first_keyframe() {
     assert_eq!((grid.target_duration, frame), (10, 6), "remembered, where nothing is written");
 }
 
+/// aiortc writes 250 frames, and sends a keyframe whenever it is asked; OBS by WHIP writes what it sends, and does not listen.
+#[test]
+fn what_is_written_is_doubted_where_keyframes_are_asked_for_more_often() {
+    let check = |written: &str, asked_s: u64, keys: &[u32], target, settled_at| {
+        let settings = format!("\x06\x05\x7fx264 options: keyint={written} min-keyint=6");
+        let payload = h264::tests::access_unit(&[settings.as_bytes(), b"\x65\x88"]);
+        let hints = Hints { asked_interval: Some(Duration::from_secs(asked_s)), ..Hints::default() };
+        let (grid, frame) = probe(&video_track(), hints, 30.0, keys, &payload);
+        assert_eq!((grid.target_duration, frame), (target, settled_at), "{written} {asked_s} {keys:?}");
+    };
+    check("60", 2, &[0], 2, 6);
+    check("250", 2, &[0, 61], 2, 61); // it listens
+    check("250", 2, &[0, 14, 40], 2, 40);
+    check("250", 2, &[0], 10, 75); // it does not
+    check("250", 5, &[0], 10, 75);
+    check("infinite", 2, &[0], 10, 75);
+    check("infinite", 5, &[0], 6, 75); // it may still
+}
+
 #[test]
 fn part_target_is_whole_frames() {
     let known = Hints { keyframe_interval: Some(Duration::from_secs(2)), ..Hints::default() };

@@ -129,11 +129,12 @@ struct Running {
 
 impl Presentation {
     pub fn new(settings: Settings) -> Self {
-        let probe = Probe::new(hints(&settings, None));
+        let announcement = Announcement::default();
+        let probe = Probe::new(hints(&settings, &announcement));
         Self {
             settings,
             epoch: 0,
-            announcement: Announcement::default(),
+            announcement,
             probe,
             queue: VecDeque::new(),
             queue_bytes: 0,
@@ -245,7 +246,7 @@ impl Presentation {
                 running.timeline.join(epoch);
                 (running.joined, running.lead_comes) = (None, false);
             }
-            None => self.probe = Probe::new(hints(&self.settings, None)),
+            None => self.probe = Probe::new(hints(&self.settings, &self.announcement)),
         }
     }
 
@@ -256,9 +257,10 @@ impl Presentation {
         known.audio |= announcement.audio;
         known.frame_rate = announcement.frame_rate.or(known.frame_rate);
         known.bitrate = announcement.bitrate.or(known.bitrate);
+        known.keyframes_asked = announcement.keyframes_asked.or(known.keyframes_asked);
         self.bandwidth.announce(announcement.bitrate);
         if self.running.is_none() && self.first_sample.is_none() {
-            self.probe = Probe::new(hints(&self.settings, known.frame_rate));
+            self.probe = Probe::new(hints(&self.settings, known));
         }
     }
 
@@ -359,11 +361,12 @@ impl Presentation {
     }
 }
 
-fn hints(settings: &Settings, frame_rate: Option<f64>) -> Hints {
+fn hints(settings: &Settings, announcement: &Announcement) -> Hints {
     Hints {
         keyframe_interval: settings.keyframe_interval,
+        asked_interval: announcement.keyframes_asked,
         remembered_interval: settings.remembered_interval,
-        frame_rate,
+        frame_rate: announcement.frame_rate,
         target_duration_min: settings.target_duration_min,
     }
 }
