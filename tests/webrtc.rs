@@ -95,6 +95,9 @@ fn a_browser_reaches_viewers() {
     ));
     live(&publisher);
     server.playable(&server.stream);
+    // It sends no keyframe that it is not asked for, and its sound is no answer to that.
+    let playlist = String::from_utf8_lossy(&server.get(&format!("/live/{}/video.m3u8", server.stream)).body).into_owned();
+    assert!(playlist.contains("#EXT-X-TARGETDURATION:2\n"), "{playlist}");
     assert_reaches_viewers(&server, 30.0);
 }
 

@@ -10,7 +10,6 @@ use transport::{Event, Session};
 
 use super::{
     close::CloseReason,
-    keyframes::Keyframes,
     metrics::Metrics,
     publisher::{Output, Publisher},
 };
@@ -24,7 +23,6 @@ pub(super) struct Conn {
     /// Holds the lease; dropping it gives the name free.
     publication: Publication,
     publisher: Publisher,
-    keyframes: Keyframes,
     connect_deadline: Option<Instant>,
     encoder: Option<String>,
     totals: Totals,
@@ -51,11 +49,9 @@ impl Conn {
         publishing: Publishing,
     ) -> Self {
         let negotiated = session.negotiated();
-        let layers = negotiated.video().map_or(0, |(_, accepted)| accepted.rids.len().max(1));
         let now = Instant::now();
         Self {
-            publisher: Publisher::new(negotiated, encoder.clone(), keyframe_interval),
-            keyframes: Keyframes::new(now.into_std(), keyframe_interval, layers),
+            publisher: Publisher::new(now.into_std(), negotiated, encoder.clone(), keyframe_interval),
             connect_deadline: Some(now + CONNECT_TIMEOUT),
             session,
             publication,
@@ -86,7 +82,7 @@ impl Conn {
             return reason;
         }
         loop {
-            let due = if self.connect_deadline.is_some() { None } else { self.keyframes.poll_timeout().map(Instant::from_std) };
+            let due = if self.connect_deadline.is_some() { None } else { self.publisher.poll_timeout().map(Instant::from_std) };
             let deadline = self.connect_deadline.or(due);
             tokio::select! {
                 event = self.session.event() => match event {
@@ -109,9 +105,6 @@ impl Conn {
         match event {
             Event::Connected { peer } => self.connected(peer.ip().to_canonical().to_string()),
             Event::Frame { media, layer, frame } => {
-                if frame.keyframe {
-                    self.keyframes.handle_keyframe(Instant::now().into_std(), layer);
-                }
                 self.publisher.handle_frame(media, layer, frame);
                 self.count();
                 return self.drain_outputs();
@@ -166,7 +159,7 @@ impl Conn {
     }
 
     fn ask_in_turn(&mut self) {
-        while let Some(layer) = self.keyframes.poll_due(Instant::now().into_std()) {
+        for layer in self.publisher.take_keyframes_due(Instant::now().into_std()) {
             self.ask(layer);
         }
     }

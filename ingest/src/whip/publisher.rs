@@ -10,6 +10,7 @@
 
 use std::{
     collections::VecDeque,
+    ops::Range,
     slice,
     sync::Arc,
     time::{Duration, Instant},
@@ -25,6 +26,7 @@ use transport::{rtp::Frame, sdp::Negotiated};
 use super::{
     clock::{Clock, Jump},
     decode::DecodeTimes,
+    keyframes::Keyframes,
     layers::Layers,
 };
 use crate::{
@@ -66,6 +68,7 @@ pub(super) struct Publisher {
     rids: Vec<Arc<str>>,
     pictures: Vec<Picture>,
     layers: Layers,
+    keyframes: Keyframes,
     held: VecDeque<Held>,
     held_bytes: usize,
     sound: Sound,
@@ -107,29 +110,26 @@ struct Held {
 
 impl Publisher {
     /// `encoder`: the sending program, as it names itself. `keyframes_asked`: how often at least.
-    pub fn new(negotiated: &Negotiated, encoder: Option<String>, keyframes_asked: Duration) -> Self {
+    pub fn new(now: Instant, negotiated: &Negotiated, encoder: Option<String>, keyframes_asked: Duration) -> Self {
         let media_of = |mid: Option<(&transport::sdp::Media, &transport::sdp::Accepted)>| {
             let (found, _) = mid?;
             negotiated.media.iter().position(|media| std::ptr::eq(media, found))
         };
         let (video, audio) = (negotiated.video(), negotiated.audio());
         let rids = video.map_or(&[][..], |(_, accepted)| &accepted.rids);
-        let announcement = Announcement {
-            video: video.is_some(),
-            audio: audio.is_some(),
-            encoder,
-            keyframes_asked: Some(keyframes_asked),
-            ..Announcement::default()
-        };
-        Self::with(media_of(video), media_of(audio), rids, announcement)
+        let announcement = Announcement { video: video.is_some(), audio: audio.is_some(), encoder, ..Announcement::default() };
+        Self::with(now, media_of(video), media_of(audio), rids, announcement, keyframes_asked)
     }
 
     pub(super) fn with(
+        now: Instant,
         video_media: Option<usize>,
         audio_media: Option<usize>,
         rids: &[String],
         announcement: Announcement,
+        keyframes_asked: Duration,
     ) -> Self {
+        let announcement = Announcement { keyframes_asked: Some(keyframes_asked), ..announcement };
         let count = if video_media.is_some() { rids.len().max(1) } else { 0 };
         let parameters = Parameters::Opus(opus::Parameters { channels: 2 });
         let track = Arc::new(Track { id: TrackId::AUDIO, timescale: AUDIO_TIMESCALE, parameters });
@@ -140,6 +140,7 @@ impl Publisher {
             rids: rids.iter().map(|rid| rid.as_str().into()).collect(),
             pictures: (0..count).map(|_| Picture::new()).collect(),
             layers: Layers::new(count),
+            keyframes: Keyframes::new(now, keyframes_asked, count),
             held: VecDeque::new(),
             held_bytes: 0,
             sound: Sound { clock: Clock::new(opus::SAMPLE_RATE), next: None, track },
@@ -155,6 +156,9 @@ impl Publisher {
         let origin = *self.origin.get_or_insert(frame.first_received);
         let arrived = frame.first_received.saturating_duration_since(origin);
         if self.video_media == Some(media) && layer < self.pictures.len() {
+            if frame.keyframe {
+                self.keyframes.handle_keyframe(now, layer);
+            }
             self.picture(arrived, layer, frame);
         } else if self.audio_media == Some(media) {
             self.sound(arrived, frame);
@@ -166,6 +170,16 @@ impl Publisher {
 
     pub fn poll_output(&mut self) -> Option<Output> {
         self.outputs.pop_front()
+    }
+
+    /// The layers to be asked for a keyframe now, if any.
+    pub fn take_keyframes_due(&mut self, now: Instant) -> Range<usize> {
+        0..if self.keyframes.take_due(now) { self.keyframes.layers() } else { 0 }
+    }
+
+    /// When to call `take_keyframes_due`.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.keyframes.poll_timeout()
     }
 
     /// The layer of a track, by `TrackId::index`.

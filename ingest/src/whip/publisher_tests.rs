@@ -76,8 +76,9 @@ impl Run {
     fn new(video: bool, audio: bool, rids: &[&str]) -> Self {
         let rids: Vec<String> = rids.iter().map(|rid| (*rid).to_owned()).collect();
         let announcement = Announcement { video, audio, encoder: Some("test".into()), ..Announcement::default() };
-        let publisher = Publisher::with(video.then_some(VIDEO), audio.then_some(AUDIO), &rids, announcement);
-        Self { publisher, start: Instant::now(), announced: Vec::new(), samples: Vec::new() }
+        let (start, asked) = (Instant::now(), Duration::from_secs(2));
+        let publisher = Publisher::with(start, video.then_some(VIDEO), audio.then_some(AUDIO), &rids, announcement, asked);
+        Self { publisher, start, announced: Vec::new(), samples: Vec::new() }
     }
 
     fn take(&mut self, media: usize, came: Came, payload: Bytes) {
@@ -114,7 +115,8 @@ impl Run {
     }
 
     fn audio(&mut self, came: Came) {
-        self.take(AUDIO, came, Bytes::from_static(PACKET));
+        // Every packet can be decoded alone.
+        self.take(AUDIO, Came { keyframe: true, ..came }, Bytes::from_static(PACKET));
     }
 
     fn of(&self, id: TrackId) -> Vec<&Sample> {
@@ -240,6 +242,24 @@ fn clocks_of_sound_and_picture_that_drift_apart_stay_together() {
     run.check();
     let apart = run.pts_ms(TrackId::VIDEO).last().unwrap() - run.pts_ms(TrackId::AUDIO).last().unwrap();
     assert!(apart.abs() <= 40.0, "{apart}");
+}
+
+#[test]
+fn layers_are_asked_where_one_has_no_keyframe_whatever_else_comes() {
+    let mut run = Run::new(true, true, &["h", "l"]);
+    let mut asked = Vec::new();
+    for n in 0..250 {
+        let at_ms = f64::from(n) * 20.0;
+        run.audio(at(at_ms, at_ms));
+        for layer in 0..2 {
+            let came = Came { layer, ..at(at_ms, at_ms) };
+            // The first sends keyframes by itself.
+            if n == 0 || (layer == 0 && n % 50 == 0) { run.keyframe(came) } else { run.video(came) }
+        }
+        let now = run.start + Duration::from_millis(u64::try_from(n).unwrap() * 20);
+        asked.extend(run.publisher.take_keyframes_due(now).map(|layer| (n * 20, layer)));
+    }
+    assert_eq!(asked, [(2000, 0), (2000, 1), (4000, 0), (4000, 1)]);
 }
 
 #[test]
