@@ -14,7 +14,7 @@ use common::{
     Launch, Server,
     clients::{Program, Timed, Turn},
     key_of,
-    real::{Clips, play, publish, seconds, tool},
+    real::{self, Clips, checker, play, publish, seconds, tool},
     relay::{Bound, Weather},
     streams, within,
 };
@@ -96,7 +96,7 @@ fn a_browser_reaches_viewers() {
     live(&publisher);
     server.playable(&server.stream);
     // It sends no keyframe that it is not asked for, and its sound is no answer to that.
-    let playlist = String::from_utf8_lossy(&server.get(&format!("/live/{}/video.m3u8", server.stream)).body).into_owned();
+    let playlist = server.get(&format!("/live/{}/video.m3u8", server.stream)).text();
     assert!(playlist.contains("#EXT-X-TARGETDURATION:2\n"), "{playlist}");
     assert_reaches_viewers(&server, 30.0);
 }
@@ -113,7 +113,12 @@ fn a_simulcasting_browser_reaches_viewers_who_choose_a_layer() {
     ));
     live(&publisher);
     server.playable(&server.stream);
+    let checked = checker(&server.playlist(&server.stream), 10, &["--pauses"]);
     assert_reaches_viewers(&server, 15.0);
+    let checked = checked.wait_with_output().expect("it was started");
+    assert!(checked.status.success(), "{}", real::told(&checked));
+    let variants = server.get(&format!("/live/{}/index.m3u8", server.stream)).text();
+    assert_eq!(variants.matches("#EXT-X-STREAM-INF").count(), 3, "{variants}");
     let chosen = seen(view(&server, &server.stream, 6, &["--layer", "l"]), 6);
     assert_eq!(chosen["width"].as_u64(), Some(240), "{chosen}");
     assert_eq!(chosen["layers"].as_array().map(Vec::len), Some(3), "{chosen}");

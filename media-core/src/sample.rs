@@ -50,6 +50,11 @@ impl TrackId {
         self.0 < 2
     }
 
+    /// Of the picture or one of its further layers.
+    pub fn is_picture(self) -> bool {
+        self != Self::AUDIO
+    }
+
     /// For tables of one entry a track.
     pub fn index(self) -> usize {
         usize::from(self.0)
@@ -57,6 +62,17 @@ impl TrackId {
 
     /// How many there can be.
     pub const COUNT: usize = 2 + Self::LAYERS_MAX as usize;
+
+    /// In the order of `index`.
+    pub const ALL: [Self; Self::COUNT] = {
+        let mut all = [Self(0); Self::COUNT];
+        let mut n = 0;
+        while n < Self::LAYERS_MAX + 2 {
+            all[n as usize] = Self(n);
+            n += 1;
+        }
+        all
+    };
 }
 
 /// One elementary stream under one set of decoder parameters. New parameters make a new `Track`;

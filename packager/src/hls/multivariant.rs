@@ -1,10 +1,10 @@
 //! The Multivariant Playlist: which renditions there are, and what each costs.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use m3u8_rs::{AlternativeMedia, AlternativeMediaType, MasterPlaylist, Resolution, VariantStream};
-use media_core::{Parameters, Track};
+use media_core::{Parameters, Track, TrackKind};
 
 use super::playlist::gzip;
 
@@ -14,22 +14,17 @@ const BITS_A_PIXEL: f64 = 0.1;
 /// Bits a second of an audio track whose publisher announces none.
 const AUDIO_BITRATE: u64 = 192_000;
 
-/// What a presentation's bits cost, from what was announced and what was seen. BANDWIDTH may only
-/// rise: a player that chose a variant by it must not be told afterwards that it was too dear.
+/// What a rendition's bits cost, as seen. BANDWIDTH may only rise: a player that chose a variant by it must not be told
+/// afterwards that it was too dear.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Bandwidth {
-    announced: Option<u64>,
     peak: u64,
     bits: u64,
     micros: u64,
 }
 
 impl Bandwidth {
-    pub fn announce(&mut self, bits_per_second: Option<u64>) {
-        self.announced = bits_per_second.or(self.announced);
-    }
-
-    /// A closed segment of all the renditions that are played together.
+    /// A closed segment.
     pub fn observe(&mut self, bytes: usize, duration_us: i64) {
         let micros = u64::try_from(duration_us).unwrap_or(0);
         if micros == 0 {
@@ -41,20 +36,36 @@ impl Bandwidth {
         self.micros += micros;
     }
 
-    /// BANDWIDTH and AVERAGE-BANDWIDTH. `guess` serves where nothing was announced or seen.
-    fn rates(&self, guess: u64) -> (u64, u64) {
-        let announced = self.announced.unwrap_or(if self.micros == 0 { guess } else { 0 });
-        let average = self.bits.saturating_mul(1_000_000).checked_div(self.micros).unwrap_or(announced);
-        let peak = (announced * 13 / 10).max(self.peak).max(average).max(1);
-        (peak, average.clamp(1, peak))
+    fn average(&self) -> Option<u64> {
+        self.bits.saturating_mul(1_000_000).checked_div(self.micros)
     }
+}
+
+/// BANDWIDTH and AVERAGE-BANDWIDTH of what is played together: what was announced, what was seen, or `guess` where
+/// neither is known.
+fn rates(played: &[&Bandwidth], announced: Option<u64>, guess: u64) -> (u64, u64) {
+    let seen = played.iter().any(|one| one.micros > 0);
+    let announced = announced.unwrap_or(if seen { 0 } else { guess });
+    let average = if seen { played.iter().filter_map(|one| one.average()).sum() } else { announced };
+    let peak = played.iter().map(|one| one.peak).sum::<u64>().max(announced * 13 / 10).max(average).max(1);
+    (peak, average.clamp(1, peak))
+}
+
+/// A rendition that can be played.
+#[derive(Clone, Debug)]
+pub struct Shown {
+    pub uri: &'static str,
+    pub track: Arc<Track>,
+    pub bandwidth: Bandwidth,
 }
 
 /// What the playlist says; rendered anew when it changes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Offer {
-    pub video: Option<Video>,
+    /// The picture, then its further layers. Each is a variant, with the sound.
+    pub videos: Vec<Video>,
     pub audio: Option<Audio>,
+    /// Of the sound alone, where there is no picture.
     pub bandwidth: (u64, u64),
     /// Every segment opens with a keyframe.
     pub independent_segments: bool,
@@ -67,6 +78,8 @@ pub struct Video {
     pub width: u32,
     pub height: u32,
     pub frame_rate: f64,
+    /// With the sound.
+    pub bandwidth: (u64, u64),
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -77,44 +90,70 @@ pub struct Audio {
 }
 
 impl Offer {
-    pub fn new(
-        video: Option<(&'static str, &Track, f64)>,
-        audio: Option<(&'static str, &Track)>,
-        bandwidth: &Bandwidth,
-        independent_segments: bool,
-    ) -> Self {
-        let video = video.and_then(|(uri, track, frame_rate)| match &track.parameters {
-            Parameters::H264(p) => Some(Video { uri, codec: track.codec_string(), width: p.width, height: p.height, frame_rate }),
-            Parameters::Aac(_) | Parameters::Opus(_) => None,
-        });
-        let audio = audio.and_then(|(uri, track)| match &track.parameters {
-            Parameters::Aac(p) => Some(Audio { uri, codec: track.codec_string(), channels: p.channels() }),
-            Parameters::Opus(p) => Some(Audio { uri, codec: track.codec_string(), channels: p.channels }),
-            Parameters::H264(_) => None,
-        });
-        let pixels = |v: &Video| (f64::from(v.width) * f64::from(v.height) * v.frame_rate * BITS_A_PIXEL) as u64;
-        let guess = video.as_ref().map_or(0, pixels) + audio.as_ref().map_or(0, |_| AUDIO_BITRATE);
-        Self { video, audio, bandwidth: bandwidth.rates(guess), independent_segments }
+    /// `announced`: bits a second of the main picture and the sound, as their publisher says.
+    pub fn new(shown: &[Shown], announced: Option<u64>, frame_rate: f64, independent_segments: bool) -> Self {
+        let sound = shown.iter().find(|one| one.track.kind() == TrackKind::Audio);
+        let sound_guess = sound.map_or(0, |_| AUDIO_BITRATE);
+        let video = |one: &Shown| {
+            let Parameters::H264(p) = &one.track.parameters else { return None };
+            let guess = (f64::from(p.width) * f64::from(p.height) * frame_rate * BITS_A_PIXEL) as u64 + sound_guess;
+            let played: Vec<_> = [Some(&one.bandwidth), sound.map(|sound| &sound.bandwidth)].into_iter().flatten().collect();
+            let announced = announced.filter(|_| one.track.id.is_main());
+            let (uri, codec, bandwidth) = (one.uri, one.track.codec_string(), rates(&played, announced, guess));
+            Some(Video { uri, codec, width: p.width, height: p.height, frame_rate, bandwidth })
+        };
+        let audio = |one: &Shown| {
+            let channels = match &one.track.parameters {
+                Parameters::Aac(p) => p.channels(),
+                Parameters::Opus(p) => p.channels,
+                Parameters::H264(_) => return None,
+            };
+            Some(Audio { uri: one.uri, codec: one.track.codec_string(), channels })
+        };
+        Self {
+            videos: shown.iter().filter_map(video).collect(),
+            audio: sound.and_then(audio),
+            bandwidth: rates(&sound.map(|sound| &sound.bandwidth).into_iter().collect::<Vec<_>>(), announced, sound_guess),
+            independent_segments,
+        }
+    }
+
+    /// An average that moves is no reason to tell players anything.
+    pub fn says_the_same(&self, other: &Self) -> bool {
+        let still = |offer: &Self| {
+            let mut still = offer.clone();
+            still.bandwidth.1 = 0;
+            still.videos.iter_mut().for_each(|video| video.bandwidth.1 = 0);
+            still
+        };
+        still(self) == still(other)
+    }
+
+    fn variant(&self, video: Option<&Video>) -> VariantStream {
+        let audio = self.audio.as_ref();
+        let codecs: Vec<_> = video.map(|v| v.codec.as_str()).into_iter().chain(audio.map(|a| a.codec.as_str())).collect();
+        let bandwidth = video.map_or(self.bandwidth, |v| v.bandwidth);
+        VariantStream {
+            uri: video.map(|v| v.uri).or(audio.map(|a| a.uri)).unwrap_or_default().to_owned(),
+            bandwidth: bandwidth.0,
+            average_bandwidth: Some(bandwidth.1),
+            codecs: Some(codecs.join(",")),
+            resolution: video.map(|v| Resolution { width: v.width.into(), height: v.height.into() }),
+            frame_rate: video.map(|v| (v.frame_rate * 1000.0).round() / 1000.0),
+            audio: audio.map(|_| AUDIO_GROUP.to_owned()),
+            ..VariantStream::default()
+        }
     }
 
     pub fn render(&self) -> Multivariant {
-        let mut codecs: Vec<&str> = Vec::new();
-        codecs.extend(self.video.as_ref().map(|v| v.codec.as_str()));
-        codecs.extend(self.audio.as_ref().map(|a| a.codec.as_str()));
-        let variant = VariantStream {
-            uri: self.video.as_ref().map(|v| v.uri).or(self.audio.as_ref().map(|a| a.uri)).unwrap_or_default().to_owned(),
-            bandwidth: self.bandwidth.0,
-            average_bandwidth: Some(self.bandwidth.1),
-            codecs: Some(codecs.join(",")),
-            resolution: self.video.as_ref().map(|v| Resolution { width: v.width.into(), height: v.height.into() }),
-            frame_rate: self.video.as_ref().map(|v| (v.frame_rate * 1000.0).round() / 1000.0),
-            audio: self.audio.as_ref().map(|_| AUDIO_GROUP.to_owned()),
-            ..VariantStream::default()
-        };
+        let mut variants: Vec<_> = self.videos.iter().map(|video| self.variant(Some(video))).collect();
+        if variants.is_empty() {
+            variants.push(self.variant(None));
+        }
         let alternatives = self.audio.iter().map(|audio| AlternativeMedia {
             media_type: AlternativeMediaType::Audio,
             // Without an address where the variant itself is the audio.
-            uri: self.video.as_ref().map(|_| audio.uri.to_owned()),
+            uri: self.videos.first().map(|_| audio.uri.to_owned()),
             group_id: AUDIO_GROUP.to_owned(),
             name: "Sound".to_owned(),
             default: true,
@@ -126,7 +165,7 @@ impl Offer {
             version: Some(9),
             independent_segments: self.independent_segments,
             alternatives: alternatives.collect(),
-            variants: vec![variant],
+            variants,
             ..MasterPlaylist::default()
         };
         let mut text = Vec::with_capacity(512);
@@ -156,15 +195,13 @@ impl Multivariant {
 mod tests {
     use super::*;
 
+    fn video(uri: &'static str, width: u32, height: u32, bandwidth: (u64, u64)) -> Video {
+        Video { uri, codec: "avc1.64001f".into(), width, height, frame_rate: 30_000.0 / 1001.0, bandwidth }
+    }
+
     fn offer(video: bool, audio: bool) -> Offer {
         Offer {
-            video: video.then(|| Video {
-                uri: "video.m3u8",
-                codec: "avc1.64001f".into(),
-                width: 1280,
-                height: 720,
-                frame_rate: 30_000.0 / 1001.0,
-            }),
+            videos: video.then(|| self::video("video.m3u8", 1280, 720, (3_380_000, 2_600_000))).into_iter().collect(),
             audio: audio.then(|| Audio { uri: "audio.m3u8", codec: "mp4a.40.2".into(), channels: 2 }),
             bandwidth: (3_380_000, 2_600_000),
             independent_segments: true,
@@ -195,16 +232,42 @@ mod tests {
     }
 
     #[test]
+    fn each_layer_of_the_picture_is_a_variant_with_the_same_sound() {
+        let mut layers = offer(true, true);
+        layers.videos.push(video("video-2.m3u8", 640, 360, (900_000, 700_000)));
+        let text = text(&layers);
+        let (first, second) = text.split_once("video.m3u8\n").unwrap();
+        assert!(first.contains("BANDWIDTH=3380000") && first.matches("#EXT-X-MEDIA:").count() == 1, "{text}");
+        assert_eq!(
+            second,
+            "#EXT-X-STREAM-INF:BANDWIDTH=900000,AVERAGE-BANDWIDTH=700000,CODECS=\"avc1.64001f,mp4a.40.2\",\
+             RESOLUTION=640x360,FRAME-RATE=29.97,AUDIO=\"audio\"\nvideo-2.m3u8\n"
+        );
+    }
+
+    #[test]
+    fn an_average_that_moves_is_no_news() {
+        let (before, mut after) = (offer(true, true), offer(true, true));
+        after.videos[0].bandwidth.1 += 1;
+        assert!(before.says_the_same(&after));
+        after.videos[0].bandwidth.0 += 1;
+        assert!(!before.says_the_same(&after));
+    }
+
+    #[test]
     fn bandwidth_only_rises() {
-        let mut b = Bandwidth::default();
-        assert_eq!(b.rates(1000), (1300, 1000));
-        b.announce(Some(2_000_000));
-        assert_eq!(b.rates(0), (2_600_000, 2_000_000));
-        b.observe(250_000, 1_000_000);
-        assert_eq!(b.rates(0), (2_600_000, 2_000_000));
-        b.observe(500_000, 1_000_000);
-        assert_eq!(b.rates(0), (4_000_000, 3_000_000));
-        b.observe(100_000, 1_000_000);
-        assert_eq!(b.rates(0).0, 4_000_000);
+        let (mut picture, mut sound) = (Bandwidth::default(), Bandwidth::default());
+        assert_eq!(rates(&[&picture, &sound], None, 1000), (1300, 1000));
+        let announced = Some(2_000_000);
+        assert_eq!(rates(&[&picture], announced, 0), (2_600_000, 2_000_000));
+        picture.observe(250_000, 1_000_000);
+        assert_eq!(rates(&[&picture], announced, 0), (2_600_000, 2_000_000));
+        picture.observe(500_000, 1_000_000);
+        assert_eq!(rates(&[&picture], announced, 0), (4_000_000, 3_000_000));
+        picture.observe(100_000, 1_000_000);
+        assert_eq!(rates(&[&picture], announced, 0).0, 4_000_000);
+        sound.observe(12_500, 1_000_000);
+        assert_eq!(rates(&[&picture, &sound], announced, 0).0, 4_100_000);
+        assert_eq!(rates(&[&sound], None, 9_000_000), (100_000, 100_000), "seen before guessed");
     }
 }

@@ -14,7 +14,7 @@ use std::{
 
 use dashmap::DashMap;
 use media_core::{
-    Cursor, Item, Registry, Stream, StreamName, TrackKind,
+    Cursor, Item, Registry, Stream, StreamName, TrackId,
     fanout::Next,
     stream::{Demand, Made, Making},
 };
@@ -101,8 +101,8 @@ pub(super) struct Front {
     pub(super) target_duration: u32,
     pub(super) multivariant: Option<Arc<Multivariant>>,
     pub(super) offer: Option<Offer>,
-    pub(super) video: Option<Arc<Shown>>,
-    pub(super) audio: Option<Arc<Shown>>,
+    /// By `TrackId::index`.
+    pub(super) shown: [Option<Arc<Shown>>; TrackId::COUNT],
 }
 
 /// A rendition as it is served.
@@ -135,8 +135,7 @@ impl Packager {
             target_duration: 2,
             multivariant: None,
             offer: None,
-            video: None,
-            audio: None,
+            shown: Default::default(),
         };
         let live = Arc::new(Live { name: stream.name.clone(), front: watch::channel(front).0 });
         self.0.streams.insert(stream.name.clone(), Arc::clone(&live));
@@ -213,14 +212,15 @@ struct Task {
     made: Option<(Demand, Cursor<Item>)>,
     /// When the resume window ends.
     away_until: Option<Instant>,
-    segments: [u64; 2],
+    /// Counted so far, by `TrackId::index`.
+    segments: [u64; TrackId::COUNT],
 }
 
 impl Task {
     fn new(inner: Arc<Inner>, live: Arc<Live>, stream: Arc<Stream>, registry: Weak<Registry>) -> Self {
         let presentation = Presentation::new(inner.settings(&live.name));
         let sound = Sound::default();
-        Self { inner, live, stream, registry, presentation, sound, made: None, away_until: None, segments: [0; 2] }
+        Self { inner, live, stream, registry, presentation, sound, made: None, away_until: None, segments: [0; TrackId::COUNT] }
     }
 
     async fn run(mut self, mut cursor: Cursor<Item>) {
@@ -365,10 +365,10 @@ impl Task {
         self.inner.metrics.presentation_ended();
         self.inner.metrics.presentation_started();
         self.presentation = Presentation::new(self.inner.settings(&self.live.name));
-        self.segments = [0; 2];
+        self.segments = [0; TrackId::COUNT];
         self.live.front.send_modify(|front| {
             front.presentation = epoch;
-            (front.multivariant, front.offer, front.video, front.audio) = (None, None, None, None);
+            (front.multivariant, front.offer, front.shown) = (None, None, Default::default());
         });
         self.presentation.handle(&Item::Join { epoch, received: now() }, wall);
         self.sound.renew();
@@ -408,7 +408,7 @@ impl Task {
             }
             let known = {
                 let front = self.live.front.borrow();
-                front.shown(rendition.kind).cloned()
+                front.shown(rendition.id).cloned()
             };
             match known {
                 Some(shown) => {
@@ -417,17 +417,14 @@ impl Task {
                 None => {
                     let rendered = watch::channel(Arc::clone(rendition.rendered())).0;
                     let shown = Some(Arc::new(Shown { rendered, shelf: rendition.shelf.clone() }));
-                    self.live.front.send_modify(|front| match rendition.kind {
-                        TrackKind::Video => front.video = shown,
-                        TrackKind::Audio => front.audio = shown,
-                    });
+                    self.live.front.send_modify(|front| front.shown[rendition.id.index()] = shown);
                 }
             }
             for received in &published {
                 metrics.part_publish.observe(received.elapsed().as_secs_f64());
             }
             metrics.parts(rendition.kind).inc_by(published.len() as u64);
-            let segments = &mut self.segments[rendition.kind as usize];
+            let segments = &mut self.segments[rendition.id.index()];
             metrics.segments(rendition.kind).inc_by(rendition.segments() - *segments);
             *segments = rendition.segments();
         }
@@ -460,11 +457,8 @@ impl Task {
 }
 
 impl Front {
-    pub(super) fn shown(&self, kind: TrackKind) -> Option<&Arc<Shown>> {
-        match kind {
-            TrackKind::Video => self.video.as_ref(),
-            TrackKind::Audio => self.audio.as_ref(),
-        }
+    pub(super) fn shown(&self, id: TrackId) -> Option<&Arc<Shown>> {
+        self.shown[id.index()].as_ref()
     }
 }
 

@@ -4,10 +4,11 @@
 //! Probing --grid known--> Running <--Join / Leave--> Away --end()--> Ended
 //! ```
 //!
-//! Sans-IO. The lead track (video where there is any) feeds the Timeline; the other track waits
-//! until no cut can come before its frames any more, and obeys. Nothing is published of a
+//! Sans-IO. The lead track (video where there is any) feeds the Timeline; sound and further layers of the picture wait
+//! until no cut can come before their frames any more, and obey. Nothing is published of a
 //! rendition beyond the newest lead Sample.
 
+mod follower;
 mod running;
 
 use std::{
@@ -17,36 +18,33 @@ use std::{
 };
 
 use media_core::{
-    Announcement, Item, Sample, Timestamp, TrackKind,
+    Announcement, Item, Sample, Timestamp, TrackId,
     timeline::{Cut, Grid, Hints, Place, Probe, State, Timeline},
 };
 
 use super::{
-    multivariant::{Bandwidth, Multivariant, Offer},
+    multivariant::{Bandwidth, Multivariant, Offer, Shown},
     playlist::{Constants, Report},
     rendition::{ClosedSegment, Rendition, playlist_uri},
 };
 
 /// How long a presentation waits for a track that was announced, before it starts without.
 pub const TRACK_WAIT: Duration = Duration::from_millis(500);
-/// And for the lead's first keyframe, when a publisher comes back and its other Samples come: as long as a probe waits.
+/// And for the lead's first keyframe, when a publisher announced it, or comes back and its other Samples come: as long as a
+/// probe waits.
 const KEYFRAME_WAIT: Duration = Duration::from_millis(2500);
 /// A follower's segment may stay open so much longer than the lead's: then its frames are not
 /// coming, and the segment is closed without them.
 const FOLLOWER_WAIT_US: i64 = 1_000_000;
-/// Samples held before the grid is known: 2.5 s at 120 frames a second with audio, and a rest.
-const QUEUE_SAMPLES_MAX: usize = 1024;
+/// Samples held before the grid is known: 2.5 s at 60 frames a second of 8 layers with audio, and a rest.
+const QUEUE_SAMPLES_MAX: usize = 2048;
 /// And their bytes: 2.5 s at 50 Mbit/s.
 const QUEUE_BYTES_MAX: usize = 16 << 20;
-/// Follower frames that wait for the lead: 20 s of AAC.
-const FOLLOWERS_MAX: usize = 1024;
 /// Longest pause of the lead that is filled with gaps: it bounds what one Sample can make us do. What follows a longer
 /// one comes behind a discontinuity.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
-/// Cuts a follower has not reached: more than a pause can bring at once.
-const CUTS_MAX: usize = 64;
 
-const _: () = assert!(PAUSE_MAX.as_secs() < CUTS_MAX as u64);
+const _: () = assert!(PAUSE_MAX.as_secs() < follower::CUTS_MAX as u64);
 
 /// What is known before the first Sample.
 #[derive(Clone, Debug, Default)]
@@ -96,7 +94,8 @@ pub struct Presentation {
     first_sample: Option<Instant>,
     sound_until: Option<Instant>,
     running: Option<Running>,
-    bandwidth: Bandwidth,
+    /// By `TrackId::index`.
+    bandwidths: [Bandwidth; TrackId::COUNT],
     losses: Losses,
     live: bool,
     ended: bool,
@@ -108,23 +107,26 @@ pub struct Presentation {
 struct Running {
     timeline: Timeline,
     grid: Grid,
-    lead: TrackKind,
+    /// What followers are held to.
+    lengths: follower::Lengths,
+    lead: TrackId,
     started: Instant,
-    /// When the newest Sample came.
+    /// When the newest Sample came, and the lead's.
     newest: Instant,
+    lead_heard: Instant,
     renditions: Vec<Rendition>,
-    /// Follower Samples until no cut can come before them.
-    followers: VecDeque<Arc<Sample>>,
-    /// Cuts the follower has not reached.
-    cuts: VecDeque<Cut>,
-    /// Follower bytes since the lead's last segment was closed.
-    follower_bytes: usize,
+    /// The tracks beside the lead, until no cut can come before their Samples.
+    followers: Vec<follower::Follower>,
+    /// Where the lead's open segment began.
+    cut: Option<Cut>,
+    /// Up to here the sound was published when the picture took the lead.
+    followed_until: Timestamp,
     /// When this publisher's first Sample came, until its first cut.
     joined: Option<Instant>,
     /// This publisher sends the lead track, and no keyframe of it yet.
     lead_comes: bool,
-    /// Lead segments closed since the presentation looked.
-    closed: Vec<ClosedSegment>,
+    /// Segments closed since the presentation looked.
+    closed: Vec<(TrackId, ClosedSegment)>,
 }
 
 impl Presentation {
@@ -141,7 +143,7 @@ impl Presentation {
             first_sample: None,
             sound_until: None,
             running: None,
-            bandwidth: Bandwidth::default(),
+            bandwidths: Default::default(),
             losses: Losses::default(),
             live: false,
             ended: false,
@@ -156,8 +158,6 @@ impl Presentation {
             _ if self.ended => {}
             Item::Join { epoch, .. } => self.join(*epoch),
             Item::Announce(announcement) => self.announce(announcement),
-            // Further layers of the picture are not offered yet.
-            Item::Sample(sample) if !sample.track.id.is_main() => {}
             Item::Sample(sample) => return self.sample(sample, wall),
             Item::Leave => self.leave(),
         }
@@ -225,7 +225,7 @@ impl Presentation {
 
     /// Samples of the present publisher that were held: for the presentation that replaces this one.
     pub fn take_held(&mut self) -> Vec<Item> {
-        let held = self.running.as_mut().map(|running| std::mem::take(&mut running.followers)).unwrap_or_default();
+        let held = self.running.as_mut().map(Running::take_held).unwrap_or_default();
         let mut items = vec![Item::Announce(self.announcement.clone())];
         items.extend(held.into_iter().map(Item::Sample));
         items
@@ -242,10 +242,7 @@ impl Presentation {
         self.queue.clear();
         self.queue_bytes = 0;
         match &mut self.running {
-            Some(running) => {
-                running.timeline.join(epoch);
-                (running.joined, running.lead_comes) = (None, false);
-            }
+            Some(running) => running.join(epoch),
             None => self.probe = Probe::new(hints(&self.settings, &self.announcement)),
         }
     }
@@ -258,7 +255,6 @@ impl Presentation {
         known.frame_rate = announcement.frame_rate.or(known.frame_rate);
         known.bitrate = announcement.bitrate.or(known.bitrate);
         known.keyframes_asked = announcement.keyframes_asked.or(known.keyframes_asked);
-        self.bandwidth.announce(announcement.bitrate);
         if self.running.is_none() && self.first_sample.is_none() {
             self.probe = Probe::new(hints(&self.settings, known));
         }
@@ -272,11 +268,7 @@ impl Presentation {
                 Verdict::Fine
             }
         };
-        if let Some(running) = &mut self.running {
-            for closed in running.take_closed() {
-                self.bandwidth.observe(closed.bytes, closed.duration_us);
-            }
-        }
+        self.observe_closed();
         self.update_offer(sample.received);
         verdict
     }
@@ -289,19 +281,21 @@ impl Presentation {
         let first = *self.first_sample.get_or_insert(sample.received);
         self.queue_bytes += sample.payload.len();
         self.queue.push_back(Arc::clone(sample));
-        let has_video = self.queue.iter().any(|s| s.track.kind() == TrackKind::Video && s.keyframe);
-        let lead = match sample.track.kind() {
-            TrackKind::Video => TrackKind::Video,
+        // A publisher of several layers is heard before it is known which of them is the picture.
+        let wait = if self.announcement.video { KEYFRAME_WAIT } else { TRACK_WAIT };
+        let has_video = self.queue.iter().any(|s| s.track.id == TrackId::VIDEO && s.keyframe);
+        let lead = match sample.track.id {
+            TrackId::VIDEO => TrackId::VIDEO,
             // Video may still come; until then there is nothing to decide.
-            TrackKind::Audio if has_video || sample.received - first < TRACK_WAIT => return,
-            TrackKind::Audio => TrackKind::Audio,
+            TrackId::AUDIO if !has_video && sample.received - first >= wait => TrackId::AUDIO,
+            _ => return,
         };
         if let Some(grid) = self.probe.push(sample) {
             self.start(lead, grid, sample.received, wall);
         }
     }
 
-    fn start(&mut self, lead: TrackKind, grid: Grid, now: Instant, wall: SystemTime) {
+    fn start(&mut self, lead: TrackId, grid: Grid, now: Instant, wall: SystemTime) {
         // The first Sample in the queue is older than now: PROGRAM-DATE-TIME is of its arrival.
         let queue = std::mem::take(&mut self.queue);
         self.queue_bytes = 0;
@@ -321,8 +315,12 @@ impl Presentation {
         self.queue_bytes = 0;
         let Some(running) = &mut self.running else { return };
         running.leave(self.epoch, &mut self.losses);
-        for closed in running.take_closed() {
-            self.bandwidth.observe(closed.bytes, closed.duration_us);
+        self.observe_closed();
+    }
+
+    fn observe_closed(&mut self) {
+        for (id, closed) in self.running.as_mut().map(Running::take_closed).unwrap_or_default() {
+            self.bandwidths[id.index()].observe(closed.bytes, closed.duration_us);
         }
     }
 
@@ -333,25 +331,26 @@ impl Presentation {
         if !running.lead_is_playable() || (first && self.waits_for_a_track(running, now)) {
             return;
         }
-        let playable = |kind| running.rendition(kind).filter(|r| r.is_playable());
-        let video = playable(TrackKind::Video).map(|r| (playlist_uri(r.kind), &**r.track(), running.grid.frame_rate));
-        let audio = playable(TrackKind::Audio).map(|r| (playlist_uri(r.kind), &**r.track()));
-        let offer = Offer::new(video, audio, &self.bandwidth, running.grid.independent_segments);
+        let shown = |r: &Rendition| Shown {
+            uri: playlist_uri(r.id),
+            track: Arc::clone(r.track()),
+            bandwidth: self.bandwidths[r.id.index()].clone(),
+        };
+        let shown: Vec<_> = running.renditions.iter().filter(|r| r.is_playable()).map(shown).collect();
+        let (bitrate, grid) = (self.announcement.bitrate, &running.grid);
+        let offer = Offer::new(&shown, bitrate, grid.frame_rate, grid.independent_segments);
         // An average that moves is no reason to tell players anything.
-        let same = self.offer.as_ref().is_some_and(|known| {
-            known.bandwidth.0 == offer.bandwidth.0 && Offer { bandwidth: known.bandwidth, ..offer.clone() } == *known
-        });
-        if !same {
+        if !self.offer.as_ref().is_some_and(|known| known.says_the_same(&offer)) {
             self.multivariant = Some(Arc::new(offer.render()));
             self.offer = Some(offer);
         }
     }
 
     fn waits_for_a_track(&self, running: &Running, now: Instant) -> bool {
-        let missing =
-            |kind: TrackKind, announced: bool| announced && !running.rendition(kind).is_some_and(Rendition::is_playable);
-        let missing = missing(TrackKind::Video, self.announcement.video)
-            || missing(TrackKind::Audio, self.announcement.audio || self.sound_until.is_some());
+        let missing = |id: TrackId, announced: bool| announced && !running.rendition(id).is_some_and(Rendition::is_playable);
+        let missing = missing(TrackId::VIDEO, self.announcement.video)
+            || missing(TrackId::AUDIO, self.announcement.audio || self.sound_until.is_some())
+            || running.waits_for_a_layer();
         missing && now < self.wait_until(running)
     }
 

@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use media_core::{Sample, Timestamp, Track, TrackKind, container::fmp4, timeline::Cut};
+use media_core::{Sample, Timestamp, Track, TrackId, TrackKind, container::fmp4, timeline::Cut};
 
 use super::{
     playlist::{Constants, Playlist, Rendered, Report, init_uri},
@@ -32,8 +32,22 @@ impl SharedShelf {
 /// What a segment may still catch up on: more than any jitter, and so little that EXTINF rounds down all the same.
 const LAG_MAX: Timestamp = Timestamp::from_millis(30);
 
+/// Names in addresses, by `TrackId::index`: further layers are counted from the second.
+const NAMES: [(&str, &str); TrackId::COUNT] = [
+    ("video", "video.m3u8"),
+    ("audio", "audio.m3u8"),
+    ("video-2", "video-2.m3u8"),
+    ("video-3", "video-3.m3u8"),
+    ("video-4", "video-4.m3u8"),
+    ("video-5", "video-5.m3u8"),
+    ("video-6", "video-6.m3u8"),
+    ("video-7", "video-7.m3u8"),
+    ("video-8", "video-8.m3u8"),
+];
+
 #[derive(Debug)]
 pub struct Rendition {
+    pub id: TrackId,
     pub kind: TrackKind,
     pub shelf: SharedShelf,
     segmenter: Segmenter,
@@ -63,24 +77,28 @@ pub struct ClosedSegment {
     pub duration_us: i64,
 }
 
-pub fn folder(kind: TrackKind) -> &'static str {
-    kind.as_str()
+fn folder(id: TrackId) -> &'static str {
+    NAMES[id.index()].0
 }
 
-pub fn playlist_uri(kind: TrackKind) -> &'static str {
-    match kind {
-        TrackKind::Video => "video.m3u8",
-        TrackKind::Audio => "audio.m3u8",
-    }
+pub fn playlist_uri(id: TrackId) -> &'static str {
+    NAMES[id.index()].1
+}
+
+/// The rendition that a folder or a playlist belongs to.
+pub fn by_name(name: &str) -> Option<TrackId> {
+    let index = NAMES.iter().position(|(folder, playlist)| name == *folder || name == *playlist)?;
+    TrackId::ALL.into_iter().find(|id| id.index() == index)
 }
 
 impl Rendition {
     pub fn new(track: &Arc<Track>, constants: Constants, next_msn: u64, discontinuities: u64, epoch: u64) -> Self {
-        let kind = track.kind();
+        let (id, kind) = (track.id, track.kind());
         let part_target = Timestamp::from_millis(constants.part_target_ms.into());
-        let mut playlist = Playlist::new(folder(kind), constants, next_msn, discontinuities, epoch);
+        let mut playlist = Playlist::new(folder(id), constants, next_msn, discontinuities, epoch);
         let rendered = Arc::new(playlist.render(&[]));
         Self {
+            id,
             kind,
             shelf: SharedShelf::default(),
             segmenter: Segmenter::new(Arc::clone(track), part_target),
@@ -110,6 +128,11 @@ impl Rendition {
         self.open.is_some()
     }
 
+    /// The cut of the segment that is open.
+    pub fn opened(&self) -> Option<Cut> {
+        self.open
+    }
+
     pub fn is_playable(&self) -> bool {
         self.playlist.is_playable()
     }
@@ -132,7 +155,7 @@ impl Rendition {
     }
 
     pub fn report(&self) -> Option<Report> {
-        Some(Report { uri: playlist_uri(self.kind), newest: self.playlist.edge().newest()? })
+        Some(Report { uri: playlist_uri(self.id), newest: self.playlist.edge().newest()? })
     }
 
     /// Opens the segment of `cut`; `first` is its first Sample's decode time in the presentation.
@@ -162,7 +185,7 @@ impl Rendition {
             return Ok(());
         }
         self.inits += 1;
-        let uri = init_uri(folder(self.kind), epoch, self.inits);
+        let uri = init_uri(folder(self.id), epoch, self.inits);
         self.shelf.write().put_init(epoch, self.inits, bytes.clone());
         self.map = Some((uri.into(), bytes));
         Ok(())

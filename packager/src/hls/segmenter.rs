@@ -20,6 +20,8 @@ const NOMINAL_SHIFT: u32 = 4;
 const ODD_MAX: u32 = 8;
 /// And so many much shorter ones: until it is known, each Part runs ahead of its pictures.
 const SHORT_MAX: u32 = 3;
+/// Percent of PART-TARGET that a Part lasts at least, but for a segment's last (rfc8216bis 4.4.4.9).
+const PART_SHARE_MIN: i64 = 85;
 /// What is assumed before two frames were seen and where the bitstream says nothing.
 const NOMINAL_US_DEFAULT: i64 = 33_333;
 
@@ -95,7 +97,7 @@ impl Segmenter {
         let duration = (actual - self.last).clamp(1, room.max(1));
         unit.duration = ticks(duration);
         self.end = self.last + duration;
-        if actual - self.last > room || self.is_full() { self.close_part() } else { None }
+        if actual - self.last > room || self.is_full() { self.complete() } else { None }
     }
 
     /// Appends a Sample, after `settle`. Answers the Part that it completes.
@@ -126,7 +128,18 @@ impl Segmenter {
         });
         self.last = dts;
         self.end = dts + duration;
-        if self.is_full() { self.close_part() } else { None }
+        if self.is_full() { self.complete() } else { None }
+    }
+
+    /// Ends a full Part that another follows in its segment: such a Part is no shorter than the draft allows, though
+    /// pictures were left out. What is added is taken out of the next Part.
+    fn complete(&mut self) -> Option<Part> {
+        let missing = self.begin + (self.part_target_ticks * PART_SHARE_MIN + 99) / 100 - self.end;
+        if let Some(unit) = self.units.last_mut().filter(|_| missing > 0) {
+            unit.duration += ticks(missing);
+            self.end += missing;
+        }
+        self.close_part()
     }
 
     /// Ends the open Part, if it holds anything.

@@ -25,7 +25,7 @@ use axum::{
 };
 use bytes::Bytes;
 use chrono::{DateTime, SecondsFormat, Utc};
-use media_core::{StreamName, TrackKind};
+use media_core::{StreamName, TrackId};
 use prometheus::IntGauge;
 use serde_json::json;
 use tokio::time::{Instant, timeout_at};
@@ -35,6 +35,7 @@ use super::{
     metrics::Asked,
     pipeline::{Front, Inner, Live, Shown, State as LiveState},
     playlist::{Lookup, Position, Rendered},
+    rendition,
 };
 
 /// Share of a target duration that a request may be held for while nothing is published: hls.js
@@ -118,7 +119,7 @@ fn describe(name: &StreamName, front: &Front) -> serde_json::Value {
     };
     let since: DateTime<Utc> = front.since.into();
     let offer = front.offer.as_ref();
-    let video = offer.and_then(|offer| offer.video.as_ref());
+    let video = offer.and_then(|offer| offer.videos.first());
     let (has_video, has_audio) = (video.is_some(), offer.is_some_and(|offer| offer.audio.is_some()));
     json!({
         "stream": name.as_str(),
@@ -144,9 +145,10 @@ async fn playlist(
     let response = match (live(&inner, &stream), file.as_str()) {
         (Err(problem), _) => *problem,
         (Ok(live), "index.m3u8") => multivariant(&inner, &live, &headers).await,
-        (Ok(live), "video.m3u8") => media_playlist(&inner, &live, TrackKind::Video, query.as_deref(), &headers).await,
-        (Ok(live), "audio.m3u8") => media_playlist(&inner, &live, TrackKind::Audio, query.as_deref(), &headers).await,
-        (Ok(_), _) => problem(StatusCode::NOT_FOUND, "there is no such playlist: begin with index.m3u8"),
+        (Ok(live), file) => match rendition::by_name(file).filter(|_| file.ends_with(".m3u8")) {
+            Some(id) => media_playlist(&inner, &live, id, query.as_deref(), &headers).await,
+            None => problem(StatusCode::NOT_FOUND, "there is no such playlist: begin with index.m3u8"),
+        },
     };
     finish(&inner, asked, response)
 }
@@ -191,14 +193,14 @@ impl Directives {
     }
 }
 
-async fn media_playlist(inner: &Inner, live: &Live, kind: TrackKind, query: Option<&str>, headers: &HeaderMap) -> Response<Body> {
+async fn media_playlist(inner: &Inner, live: &Live, id: TrackId, query: Option<&str>, headers: &HeaderMap) -> Response<Body> {
     let directives = match Directives::parse(query.unwrap_or_default()) {
         Ok(directives) => directives,
         Err(detail) => return problem(StatusCode::BAD_REQUEST, detail),
     };
     let (shown, target_duration) = {
         let front = live.front.borrow();
-        (front.shown(kind).cloned(), front.target_duration)
+        (front.shown(id).cloned(), front.target_duration)
     };
     let Some(shown) = shown else { return not_live() };
     let (rendered, awaited) = match directives.position {
@@ -251,16 +253,14 @@ async fn media(
     let Some((asked, number)) = parse_file(&file) else {
         return finish(&inner, Asked::Part, problem(StatusCode::NOT_FOUND, "there is no such file"));
     };
-    let kind = match rendition.as_str() {
-        "video" => TrackKind::Video,
-        "audio" => TrackKind::Audio,
-        _ => return finish(&inner, asked, problem(StatusCode::NOT_FOUND, "there is no such rendition")),
+    let Some(id) = rendition::by_name(&rendition).filter(|_| !rendition.ends_with(".m3u8")) else {
+        return finish(&inner, asked, problem(StatusCode::NOT_FOUND, "there is no such rendition"));
     };
     let response = match (live(&inner, &stream), epoch.parse()) {
         (Err(problem), _) => *problem,
         (Ok(_), Err(_)) => problem(StatusCode::NOT_FOUND, "there is no such file"),
-        (Ok(live), Ok(epoch)) => match fetch(&inner, &live, kind, asked, epoch, number).await {
-            Some(buffers) => send(buffers, kind, &format!("\"{epoch:x}-{file}\""), &method, &headers),
+        (Ok(live), Ok(epoch)) => match fetch(&inner, &live, id, asked, epoch, number).await {
+            Some(buffers) => send(buffers, id, &format!("\"{epoch:x}-{file}\""), &method, &headers),
             None => problem(StatusCode::NOT_FOUND, "it is not published, or no longer kept"),
         },
     };
@@ -279,10 +279,10 @@ fn parse_file(file: &str) -> Option<(Asked, u64)> {
     Some((asked, number.parse().ok()?))
 }
 
-async fn fetch(inner: &Inner, live: &Live, kind: TrackKind, asked: Asked, epoch: u64, number: u64) -> Option<Buffers> {
+async fn fetch(inner: &Inner, live: &Live, id: TrackId, asked: Asked, epoch: u64, number: u64) -> Option<Buffers> {
     let (shown, target_duration) = {
         let front = live.front.borrow();
-        (front.shown(kind).cloned()?, front.target_duration)
+        (front.shown(id).cloned()?, front.target_duration)
     };
     match asked {
         Asked::Init => shown.shelf.read().init(epoch, number).map(|bytes| Buffers::new(vec![bytes])),
@@ -319,13 +319,13 @@ async fn await_hinted(inner: &Inner, shown: &Shown, epoch: u64, number: u64, tar
 }
 
 /// Media, whole or in one range, or word that the viewer has it.
-fn send(buffers: Buffers, kind: TrackKind, etag: &str, method: &Method, headers: &HeaderMap) -> Response<Body> {
+fn send(buffers: Buffers, id: TrackId, etag: &str, method: &Method, headers: &HeaderMap) -> Response<Body> {
     let total = buffers.len();
     let builder = Response::builder()
         .header(header::CACHE_CONTROL, IMMUTABLE)
         .header(header::ETAG, etag)
         .header(header::ACCEPT_RANGES, "bytes")
-        .header(header::CONTENT_TYPE, if kind == TrackKind::Video { "video/mp4" } else { "audio/mp4" });
+        .header(header::CONTENT_TYPE, if id.is_picture() { "video/mp4" } else { "audio/mp4" });
     if has_etag(headers, etag) {
         return respond(builder.status(StatusCode::NOT_MODIFIED).body(Body::empty()));
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use media_core::{Item, Parameters, Sample, Timescale, Timestamp, Track, TrackId, TrackKind, codec::h264, codec::opus};
+use media_core::{Item, Parameters, Sample, Timescale, Timestamp, Track, TrackId, codec::h264, codec::opus};
 use packager::hls::presentation::{Settings, Verdict};
 
 use crate::{
@@ -50,8 +50,19 @@ struct Camera {
     distance: fn(&mut Chance, i64) -> i64,
     /// A new size from so many microseconds on.
     resized_us: Option<i64>,
-    /// A layer beside the picture.
-    layer: bool,
+    /// Whether the picture itself is sent.
+    sends: fn(Shot) -> bool,
+    /// Of each further layer: whether it has this picture, and as a keyframe.
+    layers: &'static [fn(Shot) -> Option<bool>],
+}
+
+/// A picture that is taken.
+#[derive(Clone, Copy)]
+struct Shot {
+    at_us: i64,
+    key: bool,
+    /// Pictures since the last keyframe.
+    since_key: u32,
 }
 
 fn uneven(chance: &mut Chance, _at: i64) -> i64 {
@@ -62,12 +73,13 @@ fn uneven(chance: &mut Chance, _at: i64) -> i64 {
     }
 }
 
-const CAMERA: Camera = Camera { distance: uneven, resized_us: None, layer: false };
+const CAMERA: Camera = Camera { distance: uneven, resized_us: None, sends: |_| true, layers: &[] };
 
 /// All that arrives until `until_us`, with the moment: pictures, and sound in frames of `audio`.
 fn arrivals(camera: Camera, audio: &Arc<Track>, chance: &mut Chance, until_us: i64) -> Vec<(i64, Sample)> {
     let mut all = Vec::new();
-    let (mut captured_us, mut key_due_us, mut arrived_us) = (0, 0, 0);
+    let (mut captured_us, mut key_due_us, mut arrived_us, mut since_key) = (0, 0, 0, 0);
+    let mut layers_us = [0; TrackId::COUNT];
     let (mut picture, mut resized_us) = (track(360), camera.resized_us);
     while captured_us < until_us {
         let resized = resized_us.take_if(|us| captured_us >= *us).is_some();
@@ -81,11 +93,21 @@ fn arrivals(camera: Camera, audio: &Arc<Track>, chance: &mut Chance, until_us: i
         let at = Timestamp::from_micros(captured_us).to(CLOCK);
         // The network delivers in order, up to 60 ms late.
         arrived_us = (captured_us + chance.below(60_000)).max(arrived_us);
-        all.push((arrived_us, sample(&picture, at, None, key)));
-        if camera.layer {
-            let id = TrackId::layer(0).unwrap();
+        since_key = if key { 0 } else { since_key + 1 };
+        let shot = Shot { at_us: captured_us, key, since_key };
+        if (camera.sends)(shot) {
+            all.push((arrived_us, sample(&picture, at, None, key)));
+        }
+        let picture_us = arrived_us;
+        for (number, layer) in (0..).zip(camera.layers) {
+            let Some(key) = layer(shot) else { continue };
+            let id = TrackId::layer(number).unwrap();
             let layer = Arc::new(Track { id, timescale: CLOCK, parameters: picture.parameters.clone() });
-            all.push((arrived_us, sample(&layer, at, None, key)));
+            // Each has a clock of its own, and its packets their own way.
+            let at = Timestamp::from_micros(captured_us + 3_000 - i64::from(number) * 6_000).to(CLOCK);
+            let arrived_us = &mut layers_us[usize::from(number)];
+            *arrived_us = (picture_us + chance.below(4_000)).max(*arrived_us);
+            all.push((*arrived_us, sample(&layer, at, None, key)));
         }
         captured_us += (camera.distance)(chance, captured_us);
     }
@@ -135,13 +157,13 @@ fn uneven_pictures_make_regular_parts() {
             let grid = *run.presentation.grid().unwrap();
             assert!(!grid.irregular && (190..230).contains(&grid.part_target_ms), "{seed}: {grid:?}");
             assert_eq!(grid.target_duration, 2, "{seed}");
-            let video = run.closed(TrackKind::Video);
+            let video = run.closed(TrackId::VIDEO);
             assert!(video.iter().all(|segment| (1_900_000..2_200_000).contains(&segment.duration_us)), "{seed}: {video:?}");
             // Parts are not cut short by jitter: at most a picture is missing.
             let parts: Vec<_> = video.iter().flat_map(|s| s.parts.split_last().map_or(&[][..], |(_, rest)| rest)).collect();
             let mean_us = parts.iter().map(|part| part.duration_us).sum::<i64>() / parts.len() as i64;
             assert!(mean_us > i64::from(grid.part_target_ms) * 800, "{seed}: {mean_us}");
-            assert_eq!(run.closed(TrackKind::Audio).len(), video.len(), "{seed}");
+            assert_eq!(run.closed(TrackId::AUDIO).len(), video.len(), "{seed}");
             assert_eq!(run.presentation.losses().cuts_without_keyframe, 0, "{seed}");
         }
     }
@@ -186,8 +208,8 @@ fn a_screen_that_stands_still_keeps_the_rules() {
             println!("camera {n}, seed {seed}");
             let mut run = run();
             watch(&mut run, Camera { distance, ..CAMERA }, &opus_track(), seed, 40);
-            assert!(run.has(TrackKind::Video) && run.has(TrackKind::Audio), "{seed}");
-            assert!(run.closed(TrackKind::Video).len() >= 4, "{seed}");
+            assert!(run.has(TrackId::VIDEO) && run.has(TrackId::AUDIO), "{seed}");
+            assert!(run.closed(TrackId::VIDEO).len() >= 4, "{seed}");
         }
     }
 }
@@ -197,21 +219,176 @@ fn another_size_comes_behind_a_discontinuity() {
     for seed in 1..=64 {
         let mut run = run();
         watch(&mut run, Camera { resized_us: Some(9_300_000), ..CAMERA }, &opus_track(), seed, 14);
-        for kind in [TrackKind::Video, TrackKind::Audio] {
+        for kind in [TrackId::VIDEO, TrackId::AUDIO] {
             assert_eq!(run.media(kind).segments.iter().filter(|segment| segment.discontinuity).count(), 1, "{seed} {kind:?}");
         }
-        let maps: std::collections::HashSet<_> = run.closed(TrackKind::Video).into_iter().map(|segment| &segment.map).collect();
+        let maps: std::collections::HashSet<_> = run.closed(TrackId::VIDEO).into_iter().map(|segment| &segment.map).collect();
         assert_eq!(maps.len(), 2, "{seed}");
     }
 }
 
+// ---- further layers of the picture ---------------------------------------------------------------------------------
+
+fn layer(number: u8) -> TrackId {
+    TrackId::layer(number).unwrap()
+}
+
+fn all_of(shot: Shot) -> Option<bool> {
+    Some(shot.key)
+}
+
+fn gaps(run: &Run, id: TrackId) -> Vec<u64> {
+    run.media(id).segments.iter().skip(1).filter(|segment| segment.gap).map(|segment| segment.msn).collect()
+}
+
+/// Numbers of the closed segments that open with a keyframe.
+fn independent(run: &Run, id: TrackId) -> Vec<u64> {
+    run.closed(id).iter().map(|segment| segment.msn).filter(|msn| run.seen[&id].independent.contains(msn)).collect()
+}
+
+/// How far from the main picture's each segment of a layer begins, at most.
+fn apart_us(run: &Run, id: TrackId) -> i64 {
+    let begins_us = &run.seen[&TrackId::VIDEO].begins_us;
+    let apart = run.seen[&id].begins_us.iter().filter_map(|(msn, us)| Some((us - begins_us.get(msn)?).abs()));
+    apart.max().unwrap_or(0)
+}
+
 #[test]
-fn further_layers_are_not_packaged() {
+fn further_layers_are_renditions_of_the_same_segments() {
+    for seed in 1..=24 {
+        let mut run = run();
+        watch(&mut run, Camera { layers: &[all_of, all_of], ..CAMERA }, &opus_track(), seed, 20);
+        let offer = run.presentation.offer().unwrap();
+        let uris: Vec<_> = offer.videos.iter().map(|video| video.uri).collect();
+        assert_eq!(uris, ["video.m3u8", "video-2.m3u8", "video-3.m3u8"], "{seed}");
+        let bits = offer.videos[1].bandwidth.1;
+        let once = (31 + 50) * script::PAYLOAD_BYTES as u64 * 8;
+        assert!(bits < once, "{seed}: a variant is one layer and the sound: {bits} of {once}");
+        let main: Vec<_> = run.closed(TrackId::VIDEO).iter().map(|segment| segment.msn).collect();
+        for id in [layer(0), layer(1)] {
+            assert!(independent(&run, id).len() + 1 >= main.len(), "{seed}: {:?} of {main:?}", independent(&run, id));
+            assert_eq!(gaps(&run, id), [0; 0], "{seed}");
+            // Jitter is taken out of each by itself.
+            assert!(apart_us(&run, id) <= 20_000, "{seed}: {} us", apart_us(&run, id));
+        }
+        assert_eq!(run.presentation.losses().undecodable, 0, "{seed}");
+    }
+}
+
+/// Which layer is the picture is known only after a second, when all of them have come or one has not.
+#[test]
+fn layers_that_are_held_back_at_the_start_are_all_in_the_first_offer() {
+    for seed in 1..=12 {
+        let mut run = run();
+        let announced =
+            Publisher { video: Some(Video::new(30, 1, Keys::Never)), audio: Some(Audio::new(48_000, 2)), clock_us: 0 };
+        run.join(&announced);
+        let camera = Camera { layers: &[all_of, all_of], ..CAMERA };
+        let mut all = arrivals(camera, &opus_track(), &mut Chance::new(seed), 12_000_000);
+        for (at_us, _) in all.iter_mut().filter(|(_, sample)| sample.track.id.is_picture()) {
+            *at_us = (*at_us).max(1_100_000);
+        }
+        all.sort_by_key(|(us, _)| *us);
+        let mut variants = 0;
+        for (at_us, sample) in all {
+            run.now_us = at_us;
+            run.give(&Item::Sample(Arc::new(Sample { received: run.now(), ..sample })));
+            let now = run.presentation.offer().map_or(0, |offer| offer.videos.len());
+            assert!(variants == 0 || now == variants, "{seed}: {now} after {variants}");
+            variants = now;
+        }
+        assert_eq!(variants, 3, "{seed}");
+    }
+}
+
+#[test]
+fn a_keyframe_that_comes_some_pictures_later_opens_the_segment_all_the_same() {
+    fn later(shot: Shot) -> Option<bool> {
+        Some(shot.at_us == 0 || shot.since_key == 3)
+    }
+    for seed in 1..=24 {
+        let mut run = run();
+        watch(&mut run, Camera { layers: &[later], ..CAMERA }, &opus_track(), seed, 20);
+        let closed = run.closed(layer(0)).len();
+        assert!(closed >= 6 && independent(&run, layer(0)).len() == closed, "{seed}: {closed}");
+        assert!(apart_us(&run, layer(0)) <= 250_000, "{seed}");
+    }
+}
+
+#[test]
+fn a_layer_that_was_not_cut_goes_on_in_the_next_segment() {
+    fn odd(shot: Shot) -> Option<bool> {
+        Some(shot.key && !(5_000_000..7_500_000).contains(&shot.at_us))
+    }
+    for seed in 1..=12 {
+        let mut run = run();
+        watch(&mut run, Camera { layers: &[odd], ..CAMERA }, &opus_track(), seed, 20);
+        let (closed, opened) = (run.closed(layer(0)).len(), independent(&run, layer(0)).len());
+        assert!(
+            gaps(&run, layer(0)).is_empty() && (opened + 1 == closed || opened + 2 == closed),
+            "{seed}: {opened} of {closed}"
+        );
+    }
+}
+
+#[test]
+fn a_layer_that_pauses_leaves_gaps_and_begins_again_at_a_keyframe() {
+    fn pausing(shot: Shot) -> Option<bool> {
+        (!(6_000_000..12_000_000).contains(&shot.at_us)).then_some(shot.key)
+    }
+    for seed in 1..=24 {
+        let mut run = run();
+        watch(&mut run, Camera { layers: &[pausing, all_of], ..CAMERA }, &opus_track(), seed, 24);
+        let gaps = gaps(&run, layer(0));
+        assert!((2..=4).contains(&gaps.len()), "{seed}: {gaps:?}");
+        let (closed, opened) = (run.closed(layer(0)).len(), independent(&run, layer(0)).len());
+        assert!(closed == opened && closed >= 5, "{seed}: {opened} of {closed}");
+        assert_eq!(independent(&run, layer(1)).len(), run.closed(layer(1)).len(), "{seed}: the other is not harmed");
+    }
+}
+
+/// Encoders leave out the largest layer first where the network is slow.
+#[test]
+fn another_layer_leads_where_the_main_one_falls_silent() {
+    let camera = Camera { sends: |shot| !(6_000_000..16_000_000).contains(&shot.at_us), layers: &[all_of, all_of], ..CAMERA };
+    for seed in 1..=24 {
+        let mut run = run();
+        watch(&mut run, camera, &opus_track(), seed, 24);
+        let numbers: Vec<_> = run.media(layer(0)).segments.iter().map(|segment| segment.msn).collect();
+        assert!(*numbers.last().unwrap() >= 1_800_000_000 + 11, "{seed}: {numbers:?}");
+        // The one that takes the lead misses nothing; the main one is there again in the end.
+        assert!(gaps(&run, layer(0)).len() <= 1, "{seed}: {:?}", gaps(&run, layer(0)));
+        assert!(gaps(&run, TrackId::VIDEO).len() >= 3, "{seed}");
+        let last = run.closed(TrackId::VIDEO).last().unwrap().msn;
+        assert!(last + 2 >= *numbers.last().unwrap(), "{seed}: {last} of {numbers:?}");
+        assert!(gaps(&run, TrackId::AUDIO).is_empty(), "{seed}");
+    }
+}
+
+#[test]
+fn a_publisher_without_layers_may_return() {
     let mut run = run();
-    watch(&mut run, Camera { layer: true, ..CAMERA }, &opus_track(), 7, 20);
-    assert_eq!(run.presentation.renditions().len(), 2);
-    assert!(run.presentation.losses().undecodable == 0);
-    let bits = run.presentation.offer().unwrap().bandwidth.1;
-    let once = (31 + 50) * script::PAYLOAD_BYTES as u64 * 8;
-    assert!(bits < once, "{bits} of {once}");
+    watch(&mut run, Camera { layers: &[all_of], ..CAMERA }, &opus_track(), 3, 12);
+    run.leave();
+    run.pause(3.0);
+    watch(&mut run, CAMERA, &opus_track(), 4, 12);
+    let numbers = |run: &Run, id| run.media(id).segments.last().unwrap().msn;
+    assert!(numbers(&run, layer(0)) + 1 >= numbers(&run, TrackId::VIDEO), "its numbers go on without a hole");
+}
+
+#[test]
+fn whatever_layers_do_the_rules_are_kept() {
+    fn wild(shot: Shot) -> Option<bool> {
+        (shot.at_us / 777_777 % 5 != 1).then_some(shot.at_us / 33_333 % 47 == 3)
+    }
+    fn rare(shot: Shot) -> Option<bool> {
+        (shot.at_us / 1_000_000 % 9 < 3).then_some(shot.key)
+    }
+    for seed in 1..=24 {
+        let mut run = run();
+        run.wild = true;
+        let camera = Camera { layers: &[wild, rare], sends: |shot| shot.at_us / 1_900_000 % 7 != 3, ..CAMERA };
+        watch(&mut run, camera, &opus_track(), seed, 40);
+        run.leave();
+    }
 }

@@ -1,73 +1,144 @@
 //! The part of a presentation that exists once its grid is known: who leads, who follows.
 
-use super::*;
+use super::{
+    follower::{Follower, Lengths, Reach},
+    *,
+};
 
-/// Closed lead segments not yet reported: one Sample closes one, a replay of the queue a few.
-const CLOSED_MAX: usize = 64;
+/// Closed segments not yet reported: one Sample closes one a rendition, a replay of the queue a few.
+const CLOSED_MAX: usize = 64 * TrackId::COUNT;
+/// How long the lead may be silent while another layer of the picture comes: then that one leads. Encoders leave out the
+/// largest layer first where the network is slow.
+const LEAD_WAIT: Duration = Duration::from_millis(1500);
 
 impl Running {
-    pub(super) fn new(timeline: Timeline, grid: Grid, lead: TrackKind, started: Instant) -> Self {
+    pub(super) fn new(timeline: Timeline, grid: Grid, lead: TrackId, started: Instant) -> Self {
         Self {
+            followed_until: Timestamp::ZERO,
+            lengths: Lengths::new(grid.target_duration, grid.frame_rate),
             timeline,
             grid,
             lead,
             started,
             newest: started,
+            lead_heard: started,
             renditions: Vec::with_capacity(2),
-            followers: VecDeque::new(),
-            cuts: VecDeque::new(),
-            follower_bytes: 0,
+            followers: Vec::new(),
+            cut: None,
             joined: None,
             lead_comes: false,
             closed: Vec::new(),
         }
     }
 
-    pub(super) fn rendition(&self, kind: TrackKind) -> Option<&Rendition> {
-        self.renditions.iter().find(|rendition| rendition.kind == kind)
+    pub(super) fn rendition(&self, id: TrackId) -> Option<&Rendition> {
+        self.renditions.iter().find(|rendition| rendition.id == id)
     }
 
-    fn rendition_mut(&mut self, kind: TrackKind) -> Option<&mut Rendition> {
-        self.renditions.iter_mut().find(|rendition| rendition.kind == kind)
+    fn rendition_mut(&mut self, id: TrackId) -> Option<&mut Rendition> {
+        self.renditions.iter_mut().find(|rendition| rendition.id == id)
     }
 
-    fn follower(&self) -> TrackKind {
-        match self.lead {
-            TrackKind::Video => TrackKind::Audio,
-            TrackKind::Audio => TrackKind::Video,
+    /// A further layer has begun to come, and cannot be played yet.
+    pub(super) fn waits_for_a_layer(&self) -> bool {
+        let waits =
+            |follower: &Follower| !follower.id.is_main() && !self.rendition(follower.id).is_some_and(Rendition::is_playable);
+        self.followers.iter().any(waits)
+    }
+
+    /// The place of a follower; a track that is new begins at the open segment, if it comes soon enough.
+    fn follower(&mut self, id: TrackId) -> usize {
+        self.followers.iter().position(|follower| follower.id == id).unwrap_or_else(|| {
+            self.followers.push(Follower::new(id, self.cut));
+            self.followers.len() - 1
+        })
+    }
+
+    /// What waits of the tracks that follow.
+    pub(super) fn take_held(&mut self) -> Vec<Arc<Sample>> {
+        let mut held: Vec<_> = self.followers.iter_mut().flat_map(Follower::take_samples).collect();
+        held.sort_by_key(|sample| sample.received);
+        held
+    }
+
+    /// Another publisher, whose picture leads again.
+    pub(super) fn join(&mut self, epoch: u64) {
+        self.timeline.join(epoch);
+        (self.joined, self.lead_comes) = (None, false);
+        if self.lead.is_picture() {
+            self.follow_instead(TrackId::VIDEO);
         }
+    }
+
+    /// Makes `id` the lead; what led follows. Answers what waited of it.
+    fn follow_instead(&mut self, id: TrackId) -> VecDeque<Arc<Sample>> {
+        let before = std::mem::replace(&mut self.lead, id);
+        if before == id {
+            return VecDeque::new();
+        }
+        let at = self.follower(id);
+        let held = self.followers.swap_remove(at).take_samples();
+        if self.rendition(before).is_some() {
+            self.followers.push(Follower::new(before, None));
+        }
+        held
     }
 
     pub(super) fn lead_is_playable(&self) -> bool {
         self.rendition(self.lead).is_some_and(Rendition::is_playable)
     }
 
-    pub(super) fn take_closed(&mut self) -> Vec<ClosedSegment> {
+    pub(super) fn take_closed(&mut self) -> Vec<(TrackId, ClosedSegment)> {
         std::mem::take(&mut self.closed)
     }
 
     pub(super) fn sample(&mut self, sample: &Arc<Sample>, epoch: u64, wall: SystemTime, losses: &mut Losses) -> Verdict {
         self.newest = sample.received;
-        let kind = sample.track.kind();
-        if kind == TrackKind::Video && self.lead == TrackKind::Audio {
+        let id = sample.track.id;
+        if id == TrackId::VIDEO && self.lead == TrackId::AUDIO {
             return self.late_video(sample, epoch, wall, losses);
         }
-        if kind == self.lead {
+        if id == self.lead {
+            self.lead_heard = sample.received;
             self.lead_sample(sample, epoch, wall, losses);
-            self.follow(epoch, losses, false);
+            self.follow_all(epoch, losses, false);
             return Verdict::Fine;
         }
-        if self.followers.len() >= FOLLOWERS_MAX {
-            self.followers.pop_front();
-            losses.late += 1;
+        let at = self.follower(id);
+        losses.late += self.followers[at].push(sample);
+        if self.is_orphaned_by_lead(sample) {
+            self.take_lead(id, epoch, wall, losses);
+            return Verdict::Fine;
         }
-        self.followers.push_back(Arc::clone(sample));
-        self.follow(epoch, losses, false);
+        self.follow(at, epoch, losses, false);
         // A publisher that came back without the track that led.
         let joined = *self.joined.get_or_insert(sample.received);
         let wait = if self.lead_comes { KEYFRAME_WAIT } else { TRACK_WAIT };
         let alone = self.timeline.offset().is_none() && sample.received - joined >= wait;
         if alone { Verdict::Replace } else { Verdict::Fine }
+    }
+
+    /// Another layer can go on where the one that leads fell silent.
+    fn is_orphaned_by_lead(&self, sample: &Sample) -> bool {
+        let silent = sample.received.saturating_duration_since(self.lead_heard) >= LEAD_WAIT;
+        silent && sample.keyframe && sample.track.id.is_picture() && self.lead.is_picture() && self.timeline.offset().is_some()
+    }
+
+    fn take_lead(&mut self, id: TrackId, epoch: u64, wall: SystemTime, losses: &mut Losses) {
+        self.timeline.change_lead();
+        let at = self.follower(id);
+        for cut in self.followers[at].take_cuts() {
+            self.cross(id, cut, epoch);
+        }
+        let broken = self.followers[at].broken;
+        let held = self.follow_instead(id);
+        // What cannot be decoded is not missed; the last of them is a keyframe.
+        let keyframe = if broken { held.iter().position(|sample| sample.keyframe).unwrap_or(0) } else { 0 };
+        for sample in held.iter().skip(keyframe) {
+            self.lead_heard = sample.received;
+            self.lead_sample(sample, epoch, wall, losses);
+        }
+        self.follow_all(epoch, losses, false);
     }
 
     /// Video that comes to a presentation of audio leads it from its first keyframe on.
@@ -76,11 +147,13 @@ impl Running {
             losses.undecodable += 1;
             return Verdict::Fine;
         }
+        // Sound that was published already is not cut afterwards.
+        self.followed_until = self.timeline.horizon();
         self.timeline.change_lead();
-        self.lead = TrackKind::Video;
-        self.cuts.clear();
+        self.follow_instead(TrackId::VIDEO);
+        self.lead_heard = sample.received;
         self.lead_sample(sample, epoch, wall, losses);
-        self.follow(epoch, losses, false);
+        self.follow_all(epoch, losses, false);
         Verdict::Fine
     }
 
@@ -109,12 +182,12 @@ impl Running {
                 self.lead_comes = true;
                 losses.undecodable += 1;
             }
-            Place::Continue => published |= self.push(lead, sample, epoch),
+            Place::Continue => published |= self.push(sample, epoch),
             Place::Open(cut) => {
                 losses.cuts_without_keyframe += u64::from(!cut.independent);
                 self.joined = None;
                 self.open_lead(cut, sample, epoch, losses);
-                self.push(lead, sample, epoch);
+                self.push(sample, epoch);
                 // A closed segment is news as well: a player may wait for it whole.
                 published = true;
             }
@@ -144,154 +217,193 @@ impl Running {
     fn open_lead(&mut self, cut: Cut, sample: &Arc<Sample>, epoch: u64, losses: &mut Losses) {
         let lead = self.lead;
         self.close(lead, cut.at, epoch, sample.received);
-        self.ensure(lead, sample, cut, epoch);
+        self.ensure(sample, cut, epoch);
         let offset = self.timeline.offset().unwrap_or(Timestamp::ZERO);
         let first = in_presentation(sample.dts, offset);
         let rendition = self.rendition_mut(lead).expect("ensured above");
         losses.unwritable += u64::from(rendition.open(cut, &sample.track, first, epoch).is_err());
-        if self.rendition(self.follower()).is_none() {
-            // Without a follower only the newest cut matters: one that comes later starts there.
-            self.cuts.clear();
-        } else if self.cuts.len() >= CUTS_MAX
-            && let Some(oldest) = self.cuts.pop_front()
-        {
-            // Numbers have no gap: what the follower is not going to reach is crossed.
-            self.cross(self.follower(), oldest, epoch);
+        let behind_us = (self.followed_until - cut.at).as_micros().max(0);
+        let cut = Cut { at: cut.at + Timestamp::from_micros(behind_us), wall_us: cut.wall_us + behind_us, ..cut };
+        for at in 0..self.followers.len() {
+            let id = self.followers[at].id;
+            let begun = self.rendition(id).is_some();
+            if let Some(overdue) = self.followers[at].owe(cut, begun) {
+                self.cross(id, overdue, epoch);
+            }
         }
-        self.cuts.push_back(cut);
+        self.cut = Some(cut);
     }
 
-    fn ensure(&mut self, kind: TrackKind, sample: &Arc<Sample>, cut: Cut, epoch: u64) {
-        if self.rendition(kind).is_some() {
+    fn ensure(&mut self, sample: &Arc<Sample>, cut: Cut, epoch: u64) {
+        if self.rendition(sample.track.id).is_some() {
             return;
         }
         let state = self.timeline.state();
         let constants = Constants { target_duration: state.target_duration, part_target_ms: state.part_target_ms };
         self.renditions.push(Rendition::new(&sample.track, constants, cut.msn, state.discontinuities, epoch));
-        self.renditions.sort_by_key(|rendition| rendition.kind);
+        self.renditions.sort_by_key(|rendition| rendition.id);
     }
 
-    fn push(&mut self, kind: TrackKind, sample: &Sample, epoch: u64) -> bool {
+    fn push(&mut self, sample: &Sample, epoch: u64) -> bool {
         let Some(offset) = self.timeline.offset() else { return false };
-        self.rendition_mut(kind)
+        self.rendition_mut(sample.track.id)
             .is_some_and(|rendition| rendition.is_open() && rendition.push(sample, offset, epoch, sample.received))
     }
 
-    /// Closes a rendition's open segment; the lead's is reported, with the follower's bytes.
-    fn close(&mut self, kind: TrackKind, next: Timestamp, epoch: u64, now: Instant) {
-        let Some(closed) = self.rendition_mut(kind).and_then(|rendition| rendition.close(next, epoch, now)) else { return };
-        if kind != self.lead {
-            self.follower_bytes += closed.bytes;
-        } else if self.closed.len() < CLOSED_MAX {
-            let bytes = closed.bytes + std::mem::take(&mut self.follower_bytes);
-            self.closed.push(ClosedSegment { bytes, ..closed });
+    fn close(&mut self, id: TrackId, next: Timestamp, epoch: u64, now: Instant) {
+        let Some(closed) = self.rendition_mut(id).and_then(|rendition| rendition.close(next, epoch, now)) else { return };
+        if self.closed.len() < CLOSED_MAX {
+            self.closed.push((id, closed));
         }
     }
 
-    /// Takes the follower as far as the lead allows; at a stop (`all`) as far as it goes.
-    fn follow(&mut self, epoch: u64, losses: &mut Losses, all: bool) {
+    fn follow_all(&mut self, epoch: u64, losses: &mut Losses, all: bool) {
+        for at in 0..self.followers.len() {
+            self.follow(at, epoch, losses, all);
+        }
+    }
+
+    /// Takes a follower as far as the lead allows; at a stop (`all`) as far as it goes.
+    fn follow(&mut self, at: usize, epoch: u64, losses: &mut Losses, all: bool) {
         let Some(offset) = self.timeline.offset() else { return };
-        let (kind, horizon, now) = (self.follower(), self.timeline.horizon(), self.newest);
+        let (id, horizon) = (self.followers[at].id, self.timeline.horizon());
         let mut published = false;
-        while let Some(sample) = self.followers.front() {
+        while let Some(sample) = self.followers[at].front() {
             let pts = in_presentation(sample.pts, offset);
             if pts > horizon && (!all || pts > self.timeline.open_until()) {
                 // At a stop: what the lead has not come to and the open segment cannot hold is dropped with the rest.
                 break;
             }
-            let sample = self.followers.pop_front().expect("front was there");
-            published |= self.reach(kind, &sample, pts, epoch, losses);
-            let Some(rendition) = self.rendition_mut(kind).filter(|rendition| rendition.is_open()) else {
-                losses.late += 1;
-                continue;
-            };
-            if *rendition.track() != sample.track {
-                // New parameters wait for a discontinuity, on every rendition.
-                losses.undecodable += 1;
-                self.timeline.change();
-                continue;
-            }
-            published |= rendition.settle(&sample, offset, epoch, now);
-            published |= rendition.push(&sample, offset, epoch, now);
+            let sample = self.followers[at].pop().expect("front was there");
+            published |= id.is_picture() && self.settle_picture(at, &sample, offset, epoch);
+            published |= self.reach(at, &sample, offset, epoch, losses);
+            published |= self.append(at, &sample, offset, epoch, losses);
         }
-        published |= self.close_overdue(kind, horizon, epoch);
+        published |= self.close_overdue(at, horizon, epoch);
         if published {
-            self.render(kind);
+            self.render(id);
         }
     }
 
+    /// A picture ends the one before it, also where it opens the next segment.
+    fn settle_picture(&mut self, at: usize, sample: &Sample, offset: Timestamp, epoch: u64) -> bool {
+        let (whole, now) = (!self.followers[at].broken, self.newest);
+        let rendition = self.rendition_mut(sample.track.id).filter(|rendition| whole && rendition.is_open());
+        rendition.is_some_and(|rendition| *rendition.track() == sample.track && rendition.settle(sample, offset, epoch, now))
+    }
+
     /// Applies the cuts up to a follower Sample's time.
-    fn reach(&mut self, kind: TrackKind, sample: &Arc<Sample>, pts: Timestamp, epoch: u64, losses: &mut Losses) -> bool {
+    fn reach(&mut self, at: usize, sample: &Arc<Sample>, offset: Timestamp, epoch: u64, losses: &mut Losses) -> bool {
+        let (id, pts) = (sample.track.id, in_presentation(sample.pts, offset));
+        let wait_us = i64::try_from(TRACK_WAIT.as_micros()).expect("half a second fits");
         let mut reached = false;
-        while self.cuts.front().is_some_and(|cut| cut.at <= pts) {
-            let cut = self.cuts.pop_front().expect("front was there");
-            if self.cuts.front().is_some_and(|next| next.at <= pts) && self.rendition(kind).is_none() {
+        loop {
+            let begun = self.rendition(id).is_some();
+            let Some((cut, reach)) = self.followers[at].reach(sample, pts, begun, self.lengths, wait_us) else { break };
+            if reach == Reach::Before {
+                break;
+            }
+            self.followers[at].pop_cut();
+            if reach == Reach::Crosses {
+                reached |= self.cross(id, cut, epoch);
                 continue;
             }
-            // A track that comes in the middle of a segment starts with the next.
-            let late = pts - cut.at > Timestamp::from_millis(TRACK_WAIT.as_millis() as i64);
-            if late && self.rendition(kind).is_none() {
-                continue;
-            }
-            self.close(kind, cut.at, epoch, self.newest);
-            self.ensure(kind, sample, cut, epoch);
+            self.close(id, cut.at, epoch, self.newest);
+            self.ensure(sample, cut, epoch);
             reached = true;
-            let started = Cut { wall_us: cut.wall_us + if late { 0 } else { (pts - cut.at).as_micros() }, ..cut };
-            let rendition = self.rendition_mut(kind).expect("ensured above");
-            losses.unwritable += u64::from(rendition.open(started, &sample.track, pts, epoch).is_err());
+            let behind_us = (pts - cut.at).as_micros();
+            let started = Cut { wall_us: cut.wall_us + if behind_us > wait_us { 0 } else { behind_us }, ..cut };
+            let first = in_presentation(sample.dts, offset);
+            let rendition = self.rendition_mut(id).expect("ensured above");
+            losses.unwritable += u64::from(rendition.open(started, &sample.track, first, epoch).is_err());
+            self.followers[at].broken = false;
         }
         reached
     }
 
+    fn append(&mut self, at: usize, sample: &Arc<Sample>, offset: Timestamp, epoch: u64, losses: &mut Losses) -> bool {
+        let (id, broken, now) = (sample.track.id, self.followers[at].broken, self.newest);
+        let Some(rendition) = self.rendition_mut(id).filter(|rendition| rendition.is_open()) else {
+            losses.late += 1;
+            return false;
+        };
+        if broken || *rendition.track() != sample.track {
+            losses.undecodable += 1;
+            if !broken {
+                // New parameters wait for a discontinuity, on every rendition.
+                self.timeline.change();
+                self.followers[at].broken = id.is_picture();
+            }
+            return false;
+        }
+        let published = !id.is_picture() && rendition.settle(sample, offset, epoch, now);
+        rendition.push(sample, offset, epoch, now) || published
+    }
+
     /// The lead is far ahead: the follower's frames are not coming. Its segments close without.
-    fn close_overdue(&mut self, kind: TrackKind, horizon: Timestamp, epoch: u64) -> bool {
+    fn close_overdue(&mut self, at: usize, horizon: Timestamp, epoch: u64) -> bool {
+        let id = self.followers[at].id;
         let mut closed = false;
-        while let Some(&cut) = self.cuts.front() {
+        while let Some(cut) = self.followers[at].front_cut().copied() {
             let overdue = (horizon - cut.at).as_micros() > FOLLOWER_WAIT_US;
-            if !overdue || self.rendition(kind).is_none() {
+            if !overdue || self.rendition(id).is_none() {
                 break;
             }
-            self.cuts.pop_front();
-            closed |= self.cross(kind, cut, epoch);
+            self.followers[at].pop_cut();
+            closed |= self.cross(id, cut, epoch);
         }
         closed
     }
 
     /// Takes a follower over a cut that none of its frames has reached.
-    fn cross(&mut self, kind: TrackKind, cut: Cut, epoch: u64) -> bool {
-        self.close(kind, cut.at, epoch, self.newest);
-        let Some(rendition) = self.rendition_mut(kind) else { return false };
+    fn cross(&mut self, id: TrackId, cut: Cut, epoch: u64) -> bool {
+        self.close(id, cut.at, epoch, self.newest);
+        if let Some(follower) = self.followers.iter_mut().find(|follower| follower.id == id) {
+            follower.broken = id.is_picture();
+        }
+        let Some(rendition) = self.rendition_mut(id) else { return false };
         let track = Arc::clone(rendition.track());
-        rendition.open(cut, &track, cut.at, epoch).is_ok()
+        // What went on beyond the cut, waiting for a keyframe, is in the segment before.
+        let beyond_us = (rendition.end_of_media() - cut.at).as_micros().max(0);
+        let at = cut.at + Timestamp::from_micros(beyond_us);
+        let cut = Cut { at, wall_us: cut.wall_us + beyond_us, ..cut };
+        rendition.open(cut, &track, at, epoch).is_ok()
     }
 
     /// The publisher is gone: what is open is closed at once, on every rendition.
     pub(super) fn leave(&mut self, epoch: u64, losses: &mut Losses) {
-        self.follow(epoch, losses, true);
-        losses.late += self.followers.len() as u64;
-        self.followers.clear();
-        // Numbers have no gap, on any rendition: a cut the follower has not reached is a gap there.
-        for cut in std::mem::take(&mut self.cuts) {
-            self.cross(self.follower(), cut, epoch);
+        for at in 0..self.followers.len() {
+            self.follow(at, epoch, losses, true);
+            losses.late += self.followers[at].take_samples().len() as u64;
+            // Numbers have no gap, on any rendition: a cut the follower has not reached is a gap there.
+            for cut in self.followers[at].take_cuts() {
+                self.cross(self.followers[at].id, cut, epoch);
+            }
+            self.followers[at].broken = self.followers[at].id.is_picture();
         }
         let end = self.renditions.iter().map(Rendition::end_of_media).max().unwrap_or(Timestamp::ZERO);
-        for kind in [self.follower(), self.lead] {
-            self.close(kind, end, epoch, self.newest);
+        for id in self.ids() {
+            self.close(id, end, epoch, self.newest);
         }
         self.timeline.leave(end);
+        self.cut = None;
         (self.joined, self.lead_comes) = (None, false);
         self.render_all();
     }
 
     pub(super) fn render_all(&mut self) {
-        for kind in [self.lead, self.follower()] {
-            self.render(kind);
+        for id in self.ids() {
+            self.render(id);
         }
     }
 
-    fn render(&mut self, kind: TrackKind) {
-        let reports: Vec<Report> = self.renditions.iter().filter(|r| r.kind != kind).filter_map(Rendition::report).collect();
-        if let Some(rendition) = self.rendition_mut(kind) {
+    fn ids(&self) -> Vec<TrackId> {
+        self.renditions.iter().map(|rendition| rendition.id).collect()
+    }
+
+    fn render(&mut self, id: TrackId) {
+        let reports: Vec<Report> = self.renditions.iter().filter(|r| r.id != id).filter_map(Rendition::report).collect();
+        if let Some(rendition) = self.rendition_mut(id) {
             rendition.render(&reports);
         }
     }

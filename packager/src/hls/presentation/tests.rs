@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 use media_core::{
-    Parameters, Track, TrackId,
+    Parameters, Track, TrackKind,
     codec::{aac, h264},
     timestamp::Timescale,
 };
@@ -282,7 +282,7 @@ fn audio_alone_is_a_presentation() {
     run.publish(&Publisher { video: None, ..publisher() }, 0.0, 30.0);
     assert!(!run.has(TrackKind::Video));
     assert!(run.text(TrackKind::Audio).contains("#EXTINF:1.92000,"), "whole Parts: {}", run.text(TrackKind::Audio));
-    assert!(run.presentation.offer().unwrap().video.is_none());
+    assert!(run.presentation.offer().unwrap().videos.is_empty());
 }
 
 #[test]
@@ -362,7 +362,7 @@ fn video_that_comes_late_leads() {
     run.publish(&Publisher { video: None, ..publisher() }, 0.0, 5.0);
     run.publish(&publisher(), 5.0, 15.0);
     let offer = run.presentation.offer().unwrap();
-    assert!(offer.video.is_some() && offer.audio.is_some());
+    assert!(!offer.videos.is_empty() && offer.audio.is_some());
     assert!(run.text(TrackKind::Video).matches("#EXTINF").count() >= 4);
 }
 
