@@ -244,13 +244,16 @@ impl Broadcast {
         if self.away { Tracks::default() } else { self.flowing }
     }
 
-    /// Codings of the picture that are sent now.
+    /// Codings of the picture that are sent now. The largest is left out where others come without it: encoders pause it
+    /// first where their network is slow.
     pub fn pictures(&self) -> Tracks {
         let newest = self.heard.iter().flatten().max();
         let heard = |track: &TrackId| is_heard(self.heard[track.index()], newest);
         let layers = (0..TrackId::LAYERS_MAX).filter_map(TrackId::layer);
         let layers = layers.filter(|_| matches!(self.picture, Picture::Source) && !self.away).filter(heard);
-        layers.chain(self.flowing().has(TrackId::VIDEO).then_some(TrackId::VIDEO)).fold(Tracks::default(), Tracks::with)
+        let layers = layers.fold(Tracks::default(), Tracks::with);
+        let main = self.flowing().has(TrackId::VIDEO) && (layers.is_empty() || heard(&TrackId::VIDEO));
+        if main { layers.with(TrackId::VIDEO) } else { layers }
     }
 
     /// What was not sent since the last call.

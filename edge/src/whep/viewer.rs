@@ -95,9 +95,11 @@ impl Viewer {
     }
 }
 
-/// The layer that is shown to who wants `wanted`: the picture itself while that layer is not sent.
+/// The layer that is shown to who wants `wanted`: the largest of those that are sent while that one is not.
 pub fn shown(wanted: TrackId, front: &Front) -> TrackId {
-    if front.pictures.has(wanted) { wanted } else { TrackId::VIDEO }
+    let layers = (0..TrackId::LAYERS_MAX).filter_map(TrackId::layer);
+    let mut choices = [wanted, TrackId::VIDEO].into_iter().chain(layers);
+    choices.find(|track| front.pictures.has(*track)).unwrap_or(TrackId::VIDEO)
 }
 
 #[cfg(test)]
@@ -140,10 +142,16 @@ mod tests {
     }
 
     #[test]
-    fn a_layer_that_is_not_sent_is_replaced_by_the_picture() {
-        let low = TrackId::layer(0).unwrap();
-        let sent = Front { pictures: Tracks::default().with(low).with(TrackId::VIDEO), ..Front::default() };
-        assert_eq!(shown(low, &sent), low);
-        assert_eq!(shown(low, &Front::default()), TrackId::VIDEO);
+    fn a_layer_that_is_not_sent_is_replaced_by_the_largest_that_is() {
+        let layer = |number| TrackId::layer(number).unwrap();
+        let sent = |tracks: &[TrackId]| Front {
+            pictures: tracks.iter().copied().fold(Tracks::default(), Tracks::with),
+            ..Front::default()
+        };
+        assert_eq!(shown(layer(0), &sent(&[TrackId::VIDEO, layer(0)])), layer(0));
+        assert_eq!(shown(layer(0), &sent(&[TrackId::VIDEO, layer(1)])), TrackId::VIDEO);
+        assert_eq!(shown(TrackId::VIDEO, &sent(&[layer(1), layer(0)])), layer(0));
+        assert_eq!(shown(layer(1), &sent(&[layer(1), layer(0)])), layer(1));
+        assert_eq!(shown(layer(0), &Front::default()), TrackId::VIDEO);
     }
 }

@@ -266,6 +266,10 @@ fn layers_flow_beside_the_picture() {
     assert_eq!(stage.broadcast.pictures(), Tracks::default().with(low).with(TrackId::VIDEO));
     stage.picture(P, 4000);
     assert_eq!(stage.broadcast.pictures(), Tracks::default().with(TrackId::VIDEO), "the layer has paused");
+    stage.sample(script.layer(0, true, 7500, 7500));
+    assert_eq!(stage.broadcast.pictures(), Tracks::default().with(low), "now the picture has");
+    stage.picture(P, 7600);
+    assert_eq!(stage.broadcast.pictures(), Tracks::default().with(low).with(TrackId::VIDEO));
     stage.push(Item::Leave);
     assert!(stage.broadcast.pictures().is_empty());
 }
