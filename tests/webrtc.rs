@@ -131,6 +131,25 @@ fn a_simulcasting_browser_reaches_viewers_who_choose_a_layer() {
     assert_eq!(chosen["sessions"], 1, "the same session goes on: {chosen}");
 }
 
+/// An encoder whose network is slow leaves out the largest layer first: neither kind of viewer is left with a frozen picture.
+#[test]
+fn viewers_go_on_with_the_next_layer_where_the_largest_stops() {
+    let _turn = Turn::take();
+    let server = Server::start("");
+    let mut options = vec![server.http_url.as_str(), &server.stream, &server.stream_key, "60"];
+    options.extend(["--simulcast", "--size", "960x540", "--fps", "15", "--largest-until", "9"]);
+    let publisher = Program::start(node("tools/webrtc-publish.mjs", &options));
+    live(&publisher);
+    server.playable(&server.stream);
+    let viewer = view(&server, &server.stream, 16, &[]);
+    let watched = seen(viewer, 16);
+    assert_eq!((watched["width"].as_u64(), watched["sessions"].as_u64()), (Some(480), Some(1)), "{watched}");
+    // Four seconds of the picture may be missing: the silence that tells, and the way to a keyframe.
+    assert!(watched["framesDecoded"].as_f64() >= Some(11.0 * 15.0 * SHARE), "{watched}");
+    let hls = &play(6, &[("hls.js", &server.playlist(&server.stream))])[0];
+    assert!(hls["frames"].as_f64() >= Some(6.0 * 15.0 * SHARE / 1.5), "hls.js: {hls}");
+}
+
 /// Our own page, from "Go live" to "Stop": a screen whose sound is a microphone's, and a camera in three sizes.
 #[test]
 fn the_studio_page_publishes_and_stops() {

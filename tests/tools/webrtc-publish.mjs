@@ -3,7 +3,9 @@
 //
 //   node tests/tools/webrtc-publish.mjs BASE STREAM KEY SECONDS [--source canvas|screen|camera] [--simulcast]
 //        [--size 640x360] [--fps 30] [--bitrate 2000] [--codec H264|VP8|VP9|AV1] [--no-audio] [--no-delete]
+//        [--largest-until SECONDS]
 //
+// With --largest-until the largest layer of a simulcast stops then, as it does where the network is slow.
 // BASE: the server's address, as http://127.0.0.1:8080. Ends with a DELETE, or without one to look like a crash.
 // A line {"live": true} comes when the connection stands, the figures at the end. Environment: SHOT, CHROMIUM.
 // Exit status: 0 when frames were sent, 1 when none were, 2 when it could not be tried.
@@ -17,6 +19,7 @@ const { positionals: [base, stream, key, seconds], values } = parseArgs({
     source: { type: 'string', default: 'canvas' }, simulcast: { type: 'boolean', default: false }, size: { type: 'string', default: '640x360' },
     fps: { type: 'string', default: '30' }, bitrate: { type: 'string', default: '2000' }, codec: { type: 'string', default: 'H264' },
     'no-audio': { type: 'boolean', default: false }, 'no-delete': { type: 'boolean', default: false },
+    'largest-until': { type: 'string' },
   },
 });
 const [width, height] = values.size.split('x').map(Number);
@@ -50,6 +53,11 @@ async function publish({ endpoint, key, source, simulcast, width, height, fps, b
   if (location === null) return { refused: response.status, body: 'no Location, or it is not exposed to other origins' };
   window.session = new URL(location, endpoint).href;
   window.pc = pc;
+  window.stopLargest = () => {
+    const parameters = transceiver.sender.getParameters();
+    parameters.encodings.find((one) => one.rid === 'h').active = false;
+    return transceiver.sender.setParameters(parameters);
+  };
   await pc.setRemoteDescription({ type: 'answer', sdp: body });
   const connected = await new Promise((resolve) => {
     const look = () => { if (pc.connectionState === 'connected' || pc.connectionState === 'failed') resolve(pc.connectionState === 'connected'); };
@@ -121,7 +129,10 @@ withPage(async (page) => {
   if (!begun.connected) return { ok: false, ...told, ...begun };
   console.log(JSON.stringify({ live: true, connectMs: begun.connectMs }));
   const before = await page.evaluate(figures);
-  await pause(Number(seconds) * 1000);
+  const until = Math.min(Number(values['largest-until'] ?? seconds), Number(seconds));
+  await pause(until * 1000);
+  if (values['largest-until']) await page.evaluate(() => stopLargest());
+  await pause((Number(seconds) - until) * 1000);
   const { nowMs, bytes, ...last } = await within('statistics', page.evaluate(figures));
   const bitsPerSecond = Math.round((bytes - before.bytes) * 8000 / (nowMs - before.nowMs));
   const deleted = values['no-delete'] ? null : await page.evaluate(async (key) => (await fetch(session, { method: 'DELETE', headers: { authorization: `Bearer ${key}` } })).status, key);
