@@ -109,7 +109,7 @@ load=target/release/codecast-load
 stage "The cores"
 CARGO_INCREMENTAL=0 cargo bench --locked -p benches -- --warm-up-time 1 2>&1 | tee "$results/criterion.txt" >&2
 
-printf '[http]\naddress = "127.0.0.1:0"\n[rtmp]\naddress = "127.0.0.1:0"\n[log]\nlevel = "warn"\n' >"$work/codecast.toml"
+printf '[http]\naddress = "127.0.0.1:0"\n[rtmp]\naddress = "127.0.0.1:0"\n[tls]\nhttps_address = "off"\nrtmps_address = "off"\n[log]\nlevel = "warn"\n' >"$work/codecast.toml"
 
 stage "One 1080p30 stream of 4 Mbit/s, published for $seconds s"
 "$load" clip --size 1920x1080 --kbps 4000 --clip-seconds 10 --out "$work/clip.flv" >&2

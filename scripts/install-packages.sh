@@ -28,12 +28,14 @@ pkg-config: finds them
 LIST
         test) packages_of transcoder && cat <<'LIST' ;;
 chromium: plays the streams with hls.js, Shaka and our own page
+curl: asks by HTTPS
 ffmpeg: publishes over RTMP, and checks with ffprobe what comes out
 fonts-dejavu-core: the text in the picture that OBS sends
 gstreamer1.0-tools: gst-launch-1.0
 iproute2: ss, to see a test's connections
 libgl1-mesa-dri: draws OBS without a graphics card
 libssl-dev: OpenSSL for the independent RTMP publisher of the tests (crate rtmp)
+openssl: certificates for the tests of TLS
 obs-plugins: x264 and RTMP for OBS
 obs-studio: the broadcaster's program, the real one
 procps: ps, to measure memory

@@ -14,6 +14,7 @@ use crate::config::Credential;
 pub struct Facts<'a> {
     /// As bound.
     pub http: SocketAddr,
+    pub https: Option<SocketAddr>,
     pub rtmp: SocketAddr,
     /// This machine's address as others on its network see it, if it has one.
     pub lan: Option<IpAddr>,
@@ -40,6 +41,14 @@ pub fn http_address(bound: SocketAddr) -> String {
     format!("http://{}", reachable(bound))
 }
 
+pub fn https_address(bound: SocketAddr) -> String {
+    format!("https://{}", reachable(bound))
+}
+
+pub fn rtmps_address(bound: SocketAddr) -> String {
+    format!("rtmps://{}/live", reachable(bound))
+}
+
 pub fn rtmp_address(bound: SocketAddr) -> String {
     format!("rtmp://{}/live", reachable(bound))
 }
@@ -64,6 +73,9 @@ fn write_greeting(out: &mut String, facts: &Facts<'_>) -> std::fmt::Result {
     writeln!(out, "  Or a browser {}/studio?stream={stream}", http_address(facts.http))?;
     writeln!(out, "  Watch at     {}/watch/{stream}", http_address(facts.http))?;
     writeln!(out, "  What is live {}/", http_address(facts.http))?;
+    if let Some(https) = facts.https {
+        writeln!(out, "  By HTTPS     {}/   (browsers share a screen from elsewhere by HTTPS alone)", https_address(https))?;
+    }
     write_lan(out, facts)?;
     if facts.streams > 1 {
         writeln!(out, "  Streams      {} are configured; this is the first", facts.streams)?;
@@ -129,6 +141,7 @@ mod tests {
         let credential = Credential { stream: StreamName::parse("demo").unwrap(), key: StreamKey::new("the-key-itself-0") };
         let text = greeting(&Facts {
             http: "0.0.0.0:8080".parse().unwrap(),
+            https: Some("0.0.0.0:8443".parse().unwrap()),
             rtmp: "0.0.0.0:1935".parse().unwrap(),
             lan: Some("192.0.2.7".parse().unwrap()),
             credential: &credential,
@@ -143,6 +156,7 @@ mod tests {
             "http://127.0.0.1:8080/watch/demo",
             "http://127.0.0.1:8080/whip/demo",
             "http://127.0.0.1:8080/studio?stream=demo",
+            "https://127.0.0.1:8443/",
             "type 192.0.2.7 in place of 127.0.0.1",
             "codecast config",
             "./codecast-data",

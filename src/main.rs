@@ -15,6 +15,7 @@ mod log;
 mod metrics;
 mod serve;
 mod system;
+mod tls;
 
 use std::process::ExitCode;
 

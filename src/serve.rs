@@ -31,13 +31,14 @@ use transport::{Engine, sdp::Protocol};
 use crate::{
     admission::ByKey,
     cli::{self, Serve},
-    config::{Config, Credential},
+    config::{self, Config, Credential},
     doctor,
     greeting::{self, Facts},
     http::{self, Health, Phase, pages},
     keys::{self, DataDir},
     log, metrics,
     system::{self, StopSignals},
+    tls::{self, Tls},
 };
 
 /// Descriptors beside connections: listeners, the log, the runtime, files being written.
@@ -63,7 +64,8 @@ async fn serve(args: &Serve, config: Config) -> anyhow::Result<()> {
     let generated = config.credentials.is_empty();
     let credentials = if generated { vec![data.first_credential()?] } else { config.credentials.clone() };
     let deadline = config.shutdown.deadline;
-    let mut running = Running::start(&config, &credentials).await?;
+    let tls = tls(&config.tls, &data)?;
+    let mut running = Running::start(&config, tls, &credentials).await?;
     let first = credentials.first().context("there is always a first stream")?;
     announce(args, &running, &Announced { first, generated, streams: credentials.len(), data_dir: data.path() })?;
     let signal = tokio::select! {
@@ -73,6 +75,12 @@ async fn serve(args: &Serve, config: Config) -> anyhow::Result<()> {
     signals.next_ends_process();
     running.stop(signal, deadline).await;
     Ok(())
+}
+
+/// `None` where nothing is served by it.
+fn tls(config: &config::Tls, data: &DataDir) -> anyhow::Result<Option<Tls>> {
+    let served = config.https_address.is_some() || config.rtmps_address.is_some();
+    served.then(|| Tls::open(config, data)).transpose()
 }
 
 /// Everything that serves.
@@ -91,6 +99,9 @@ struct Running {
     viewers: prometheus::IntGauge,
     rtmp: Part,
     http: Part,
+    /// As bound, where they are served.
+    https: Option<SocketAddr>,
+    rtmps: Option<SocketAddr>,
 }
 
 /// A listener, its address as bound, and the way to stop it.
@@ -102,14 +113,18 @@ struct Part {
 
 impl Running {
     /// Binds everything before anything is served.
-    async fn start(config: &Config, credentials: &[Credential]) -> anyhow::Result<Self> {
+    async fn start(config: &Config, tls: Option<Tls>, credentials: &[Credential]) -> anyhow::Result<Self> {
         let metrics = metrics::registry()?;
         let address = config.http.address;
         let connections = metrics::Http::new(&metrics)?;
         let viewers = connections.connections.clone();
-        let http = http::Listener::bind(&config.http, connections)
+        let mut http = http::Listener::bind(&config.http, connections)
             .await
             .map_err(|e| cannot_listen("HTTP", "http.address", address, &e))?;
+        if let (Some(address), Some(tls)) = (config.tls.https_address, &tls) {
+            let secure = http.secure(address, tls.server_config(tls::HTTP)?, config.tls.handshake_timeout).await;
+            http = secure.map_err(|e| cannot_listen("HTTPS", "tls.https_address", address, &e))?;
+        }
         let packager = Packager::new(packaging(&config.hls), &metrics)?;
         let transcoder = Transcoder::new(transcoding(&config.transcode), &metrics)?;
         let had_streams = Arc::new(AtomicBool::new(false));
@@ -130,9 +145,17 @@ impl Running {
         )?;
         let whep = Whep::new(engine, Arc::downgrade(&registry), viewing(&config.webrtc), &metrics)?;
         let address = config.rtmp.address;
-        let rtmp = rtmp::Listener::bind(address, ingesting(config), Arc::clone(&registry), admission, publishers)
+        let mut rtmp = rtmp::Listener::bind(address, ingesting(config), Arc::clone(&registry), admission, publishers)
             .await
             .map_err(|e| cannot_listen("RTMP", "rtmp.address", address, &e))?;
+        if let (Some(address), Some(tls)) = (config.tls.rtmps_address, &tls) {
+            let secure = rtmp.secure(address, tls.server_config(tls::RTMP)?).await;
+            rtmp = secure.map_err(|e| cannot_listen("RTMPS", "tls.rtmps_address", address, &e))?;
+        }
+        if let Some(tls) = tls {
+            tokio::spawn(tls.watch());
+        }
+        let (https, rtmps) = (http.secure_addr(), rtmp.secure_addr());
         let health = Health::default();
         let router = pages::router(
             health.clone(),
@@ -144,7 +167,7 @@ impl Running {
         let http = Part::start(http.local_addr()?, |stopped| http.serve(router, async { drop(stopped.await) }));
         health.enter(Phase::Ready);
         info!(http = %http.address, rtmp = %rtmp.address, %webrtc, version = env!("CARGO_PKG_VERSION"), "ready");
-        Ok(Self { health, registry, packager, transcoder, whip, whep, webrtc, had_streams, viewers, rtmp, http })
+        Ok(Self { health, registry, packager, transcoder, whip, whep, webrtc, had_streams, viewers, rtmp, http, https, rtmps })
     }
 
     /// The name of a part that has ended though nobody stopped it.
@@ -306,6 +329,9 @@ struct Ready<'a> {
     rtmp: String,
     /// UDP address of WebRTC.
     webrtc: String,
+    /// Empty where it is not served.
+    https: String,
+    rtmps: String,
     stream: &'a str,
     stream_key: &'a str,
 }
@@ -315,6 +341,7 @@ fn announce(args: &Serve, running: &Running, announced: &Announced<'_>) -> anyho
     let first = announced.first;
     cli::print(&greeting::greeting(&Facts {
         http,
+        https: running.https,
         rtmp,
         lan: system::lan_address(),
         credential: first,
@@ -328,6 +355,8 @@ fn announce(args: &Serve, running: &Running, announced: &Announced<'_>) -> anyho
         http: greeting::http_address(http),
         rtmp: greeting::rtmp_address(rtmp),
         webrtc: running.webrtc.to_string(),
+        https: running.https.map(greeting::https_address).unwrap_or_default(),
+        rtmps: running.rtmps.map(greeting::rtmps_address).unwrap_or_default(),
         stream: first.stream.as_str(),
         stream_key: first.key.expose(),
     };

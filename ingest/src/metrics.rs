@@ -14,6 +14,8 @@ use crate::{
 
 /// Turned away at the door: not a reason of a session's, since none began.
 const OVER_LIMIT: &str = "over_limit";
+/// The TLS handshake failed or took too long.
+const TLS_REFUSED: &str = "tls_refused";
 
 /// Cheap to clone: all clones count together.
 #[derive(Clone)]
@@ -22,6 +24,7 @@ pub struct Metrics {
     pub(crate) connections: IntGauge,
     pub(crate) bytes: IntCounter,
     pub(crate) over_limit: IntCounter,
+    pub(crate) tls_refused: IntCounter,
     video_samples: IntCounter,
     audio_samples: IntCounter,
     repairs: [IntCounter; Repair::ALL.len()],
@@ -50,6 +53,7 @@ impl Metrics {
             connections,
             bytes,
             over_limit: outcomes.with_label_values(&[OVER_LIMIT]),
+            tls_refused: outcomes.with_label_values(&[TLS_REFUSED]),
             video_samples: samples.with_label_values(&[TrackKind::Video.as_str()]),
             audio_samples: samples.with_label_values(&[TrackKind::Audio.as_str()]),
             repairs: Repair::ALL.map(|repair| repairs.with_label_values(&[repair.as_str()])),

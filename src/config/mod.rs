@@ -24,6 +24,7 @@ use values::Reader;
 #[derive(Debug)]
 pub struct Config {
     pub http: Http,
+    pub tls: Tls,
     pub rtmp: Rtmp,
     pub publish: Publish,
     pub hls: Hls,
@@ -44,6 +45,16 @@ pub struct Http {
     pub header_timeout: Duration,
     pub idle_timeout: Duration,
     pub write_timeout: Duration,
+}
+
+#[derive(Clone, Debug)]
+pub struct Tls {
+    /// `None`: not served.
+    pub https_address: Option<SocketAddr>,
+    pub rtmps_address: Option<SocketAddr>,
+    /// Certificate chain and key; `None`: one of our own.
+    pub files: Option<(PathBuf, PathBuf)>,
+    pub handshake_timeout: Duration,
 }
 
 #[derive(Clone, Debug)]
@@ -137,6 +148,7 @@ impl Config {
     fn read(reader: &Reader<'_>, layers: &Layers) -> Result<Self, Error> {
         Ok(Self {
             http: Http::read(reader)?,
+            tls: Tls::read(reader)?,
             rtmp: Rtmp::read(reader)?,
             publish: Publish { admission_deadline: reader.duration("publish.admission_deadline", 100 * MS..=30 * SECOND)? },
             hls: Hls::read(reader)?,
@@ -159,6 +171,26 @@ impl Http {
             header_timeout: reader.duration("http.header_timeout", 100 * MS..=60 * SECOND)?,
             idle_timeout: reader.duration("http.idle_timeout", 100 * MS..=HOUR)?,
             write_timeout: reader.duration("http.write_timeout", 100 * MS..=300 * SECOND)?,
+        })
+    }
+}
+
+impl Tls {
+    fn read(reader: &Reader<'_>) -> Result<Self, Error> {
+        let file = |key| reader.text(key, |text| Ok((!text.is_empty()).then(|| PathBuf::from(text))));
+        let certificate = file("tls.certificate")?;
+        // The pair is told as one: half of it is a mistake.
+        let missing = |other: &str| format!("must be set together with {other}");
+        let key = reader.text("tls.key", |text| match (&certificate, text.is_empty()) {
+            (Some(_), false) => Ok(Some(PathBuf::from(text))),
+            (None, true) => Ok(None),
+            _ => Err(missing("tls.certificate")),
+        })?;
+        Ok(Self {
+            https_address: reader.address_or_off("tls.https_address")?,
+            rtmps_address: reader.address_or_off("tls.rtmps_address")?,
+            files: certificate.zip(key),
+            handshake_timeout: reader.duration("tls.handshake_timeout", 100 * MS..=60 * SECOND)?,
         })
     }
 }

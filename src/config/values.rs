@@ -34,6 +34,11 @@ impl<'a> Reader<'a> {
         })
     }
 
+    pub fn address_or_off(&self, key: &str) -> Result<Option<SocketAddr>, Error> {
+        let off = self.text(key, |text| Ok(text == "off"))?;
+        if off { Ok(None) } else { self.address(key).map(Some) }
+    }
+
     pub fn switch(&self, key: &str) -> Result<bool, Error> {
         self.text(key, |text| match text {
             "on" => Ok(true),

@@ -1,4 +1,4 @@
-//! The accept loop: seats, refusals, back-off and drain.
+//! The accept loop: seats, refusals, TLS, back-off and drain.
 //!
 //! It never ends by an error: what cannot be accepted is counted, and accepting goes on.
 
@@ -11,15 +11,17 @@ use std::{
 };
 
 use axum::Router;
+use rustls::ServerConfig;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     sync::{Semaphore, watch},
 };
+use tokio_rustls::TlsAcceptor;
 use tracing::{debug, warn};
 
 use super::{
-    conn,
+    conn::{self, Kind},
     crowd::{Crowd, Full},
     patience,
 };
@@ -43,21 +45,53 @@ connection: close\r\n\
 content-length: 119\r\n\r\n\
 {\"type\":\"about:blank\",\"title\":\"Service Unavailable\",\"status\":503,\"detail\":\"this server has all the connections it may\"}";
 
+/// How a plain request on the port of HTTPS is answered.
+const NOT_TLS: &[u8] = b"HTTP/1.1 400 Bad Request\r\n\
+content-type: text/plain\r\n\
+connection: close\r\n\
+content-length: 39\r\n\r\n\
+this port speaks HTTPS: begin https://\n";
+
 pub struct Listener {
     socket: TcpListener,
+    secure: Option<SecurePort>,
     crowd: Crowd,
     limits: patience::Limits,
     metrics: metrics::Http,
+}
+
+/// The port of HTTPS.
+struct SecurePort {
+    socket: TcpListener,
+    handshake: Handshake,
+}
+
+#[derive(Clone)]
+struct Handshake {
+    acceptor: TlsAcceptor,
+    timeout: Duration,
 }
 
 impl Listener {
     pub async fn bind(config: &config::Http, metrics: metrics::Http) -> io::Result<Self> {
         Ok(Self {
             socket: TcpListener::bind(config.address).await?,
+            secure: None,
             crowd: Crowd::new(config.connections_max, config.connections_per_address_max),
             limits: patience::Limits { head: config.header_timeout, rest: config.idle_timeout, untaken: config.write_timeout },
             metrics,
         })
+    }
+
+    /// Serves HTTPS as well; both ports share their seats.
+    pub async fn secure(mut self, address: SocketAddr, tls: Arc<ServerConfig>, timeout: Duration) -> io::Result<Self> {
+        let handshake = Handshake { acceptor: tls.into(), timeout };
+        self.secure = Some(SecurePort { socket: TcpListener::bind(address).await?, handshake });
+        Ok(self)
+    }
+
+    pub fn secure_addr(&self) -> Option<SocketAddr> {
+        self.secure.as_ref()?.socket.local_addr().ok()
     }
 
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -73,24 +107,33 @@ impl Listener {
         let mut shutdown = pin!(shutdown);
         loop {
             let accepted = tokio::select! {
-                accepted = self.socket.accept() => accepted,
+                accepted = self.socket.accept() => accepted.map(|(stream, peer)| (stream, peer, None)),
+                accepted = accept_secure(self.secure.as_ref()) => accepted,
                 () = &mut shutdown => break,
             };
             match accepted {
-                Ok((stream, peer)) => self.seat(stream, peer, &router, &drain, &refusals),
+                Ok((stream, peer, handshake)) => self.seat(stream, peer, handshake, &router, &drain, &refusals),
                 Err(e) => self.pause(&e, &mut last_warning).await,
             }
         }
-        drop(self.socket);
+        drop((self.socket, self.secure));
         drain.send_replace(true);
         // Each connection holds a receiver until its end.
         drain.closed().await;
     }
 
-    fn seat(&self, stream: TcpStream, peer: SocketAddr, router: &Router, drain: &watch::Sender<bool>, refusals: &Arc<Semaphore>) {
+    fn seat(
+        &self,
+        stream: TcpStream,
+        peer: SocketAddr,
+        handshake: Option<Handshake>,
+        router: &Router,
+        drain: &watch::Sender<bool>,
+        refusals: &Arc<Semaphore>,
+    ) {
         let seat = match self.crowd.enter(peer.ip()) {
             Ok(seat) => seat,
-            Err(full) => return self.refuse(stream, full, refusals),
+            Err(full) => return self.refuse(stream, full, handshake.is_none(), refusals),
         };
         // A part goes out at once, not when the last one is acknowledged.
         if let Err(e) = stream.set_nodelay(true) {
@@ -101,22 +144,28 @@ impl Listener {
         tokio::spawn(async move {
             // Counted down however it ends, a panic of a handler included.
             let _open = Open(metrics.connections);
-            let outcome = conn::serve(stream, peer, router, limits, drain).await;
+            let outcome = match handshake {
+                None => conn::serve(stream, Kind::Plain, peer, router, limits, drain).await,
+                Some(handshake) => serve_secure(stream, handshake, peer, router, limits, drain).await,
+            };
             drop(seat);
             metrics.ended.with_label_values(&[outcome]).inc();
         });
     }
 
-    fn refuse(&self, stream: TcpStream, full: Full, refusals: &Arc<Semaphore>) {
+    /// `plain`: a refusal without TLS can be read.
+    fn refuse(&self, stream: TcpStream, full: Full, plain: bool, refusals: &Arc<Semaphore>) {
         let outcome = match full {
             Full::All => "refused_full",
             Full::Address => "refused_address",
         };
         self.metrics.ended.with_label_values(&[outcome]).inc();
-        if let Ok(permit) = Arc::clone(refusals).try_acquire_owned() {
+        if let Ok(permit) = Arc::clone(refusals).try_acquire_owned()
+            && plain
+        {
             tokio::spawn(async move {
                 // Whether it was read is the peer's affair.
-                let _ = tokio::time::timeout(REFUSAL_TIME, say_refused(stream)).await;
+                let _ = tokio::time::timeout(REFUSAL_TIME, say(stream, REFUSAL)).await;
                 drop(permit);
             });
         }
@@ -138,8 +187,42 @@ impl Listener {
     }
 }
 
-async fn say_refused(mut stream: TcpStream) -> io::Result<()> {
-    stream.write_all(REFUSAL).await?;
+async fn accept_secure(port: Option<&SecurePort>) -> io::Result<(TcpStream, SocketAddr, Option<Handshake>)> {
+    let Some(SecurePort { socket, handshake }) = port else { return std::future::pending().await };
+    let (stream, peer) = socket.accept().await?;
+    Ok((stream, peer, Some(handshake.clone())))
+}
+
+async fn serve_secure(
+    stream: TcpStream,
+    Handshake { acceptor, timeout }: Handshake,
+    peer: SocketAddr,
+    router: Router,
+    limits: patience::Limits,
+    drain: watch::Receiver<bool>,
+) -> &'static str {
+    let shaken = tokio::time::timeout(timeout, async {
+        let mut first = [0];
+        // A browser that was told `http://` for this port would show nothing but an empty page.
+        if stream.peek(&mut first).await? == 1 && first[0] != conn::TLS_HANDSHAKE {
+            say(stream, NOT_TLS).await?;
+            return Ok(None);
+        }
+        acceptor.accept(stream).await.map(Some)
+    });
+    match shaken.await {
+        Ok(Ok(Some(stream))) => {
+            let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+            conn::serve(stream, Kind::Secure { http2 }, peer, router, limits, drain).await
+        }
+        Ok(Ok(None)) => "not_tls",
+        Ok(Err(_)) => "tls_refused",
+        Err(_) => "tls_slow",
+    }
+}
+
+async fn say(mut stream: TcpStream, text: &[u8]) -> io::Result<()> {
+    stream.write_all(text).await?;
     stream.shutdown().await?;
     tokio::io::copy(&mut stream.take(REFUSAL_BYTES_MAX), &mut tokio::io::sink()).await?;
     Ok(())
@@ -158,8 +241,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_refusal_is_whole() {
-        let text = std::str::from_utf8(REFUSAL).unwrap();
+    fn refusals_are_whole() {
+        for text in [REFUSAL, NOT_TLS] {
+            check_whole(std::str::from_utf8(text).unwrap());
+        }
+        let (_, body) = std::str::from_utf8(REFUSAL).unwrap().split_once("\r\n\r\n").unwrap();
+        serde_json::from_str::<serde_json::Value>(body).unwrap();
+    }
+
+    fn check_whole(text: &str) {
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
         assert!(
             head.contains(&format!("content-length: {}\r\n", body.len()))
@@ -167,6 +257,5 @@ mod tests {
             "{}",
             body.len()
         );
-        serde_json::from_str::<serde_json::Value>(body).unwrap();
     }
 }

@@ -4,6 +4,9 @@
 //! Sans-IO: the listener tells what happened and when, and asks for the verdict. A held request is
 //! no such wait: while a response is being made or sent, only untaken bytes count.
 //!
+//! Over HTTP/2 responses are many at once, and bytes tell nothing of heads: the rest begins when the last response has
+//! ended, and a response of which nothing can be sent for long counts as untaken bytes do.
+//!
 //! ```text
 //!             first byte            head complete            response ended
 //!   Resting ------------> Heading ----------------> Serving ----------------> Resting
@@ -24,13 +27,27 @@ pub struct Limits {
     pub untaken: Duration,
 }
 
+/// So many requests may be given up in a while: a player gives up a handful when it seeks.
+const GIVEN_UP_MAX: u32 = 200;
+const GIVEN_UP_WHILE: Duration = Duration::from_secs(10);
+
 pub struct Patience {
     limits: Limits,
+    /// HTTP/2.
+    multiplexed: bool,
     state: Mutex<State>,
 }
 
 struct State {
     phase: Phase,
+    /// Responses that are being made or sent.
+    serving: usize,
+    /// Of those, the ones whose body is being sent, and when any of it was last taken.
+    sending: usize,
+    taken: Instant,
+    /// Requests given up since a while ago.
+    given_up: u32,
+    given_up_since: Instant,
     /// Since when the socket has taken nothing of what we have for it.
     untaken_since: Option<Instant>,
 }
@@ -59,6 +76,8 @@ pub enum Reason {
     SlowHead,
     /// Nothing was asked for a long time.
     Idle,
+    /// Requests were given up in masses as soon as they were made (CVE-2023-44487).
+    RapidReset,
     /// The peer takes none of the bytes it asked for.
     SlowReader,
 }
@@ -69,6 +88,7 @@ impl Reason {
         match self {
             Self::SlowHead => "slow_head",
             Self::Idle => "idle",
+            Self::RapidReset => "rapid_reset",
             Self::SlowReader => "slow_reader",
         }
     }
@@ -76,26 +96,60 @@ impl Reason {
 
 impl Patience {
     /// A new connection: its first head is expected from now on.
-    pub fn new(limits: Limits, now: Instant) -> Self {
-        Self { limits, state: Mutex::new(State { phase: Phase::Heading { since: now }, untaken_since: None }) }
+    pub fn new(limits: Limits, multiplexed: bool, now: Instant) -> Self {
+        let state = State {
+            phase: Phase::Heading { since: now },
+            serving: 0,
+            sending: 0,
+            taken: now,
+            given_up: 0,
+            given_up_since: now,
+            untaken_since: None,
+        };
+        Self { limits, multiplexed, state: Mutex::new(state) }
     }
 
     /// Bytes came.
     pub fn handle_bytes(&self, now: Instant) {
         let mut state = self.lock();
-        if let Phase::Resting { .. } = state.phase {
+        if let Phase::Resting { .. } = state.phase
+            && !self.multiplexed
+        {
             state.phase = Phase::Heading { since: now };
         }
     }
 
     /// A head is complete.
     pub fn handle_request(&self) {
-        self.lock().phase = Phase::Serving;
+        let mut state = self.lock();
+        state.serving += 1;
+        state.phase = Phase::Serving;
     }
 
-    /// The last byte of a response is buffered, or the response was given up.
-    pub fn handle_response_end(&self, now: Instant) {
-        self.lock().phase = Phase::Resting { since: now };
+    /// A response is made: its body is to be sent.
+    pub fn handle_response(&self, now: Instant) {
+        let mut state = self.lock();
+        state.sending += 1;
+        state.taken = now;
+    }
+
+    /// Some of a body was taken.
+    pub fn handle_taken(&self, now: Instant) {
+        self.lock().taken = now;
+    }
+
+    /// The last byte of a response is buffered, or the response was given up: `whole` tells. `made`: there was one.
+    pub fn handle_response_end(&self, made: bool, whole: bool, now: Instant) {
+        let mut state = self.lock();
+        state.serving = state.serving.saturating_sub(1);
+        state.sending -= usize::from(made && state.sending > 0);
+        if state.serving == 0 {
+            state.phase = Phase::Resting { since: now };
+        }
+        if now.saturating_duration_since(state.given_up_since) > GIVEN_UP_WHILE {
+            (state.given_up, state.given_up_since) = (0, now);
+        }
+        state.given_up += u32::from(!whole);
     }
 
     /// Whether a response is being made or sent, its last buffered bytes included.
@@ -126,9 +180,13 @@ impl Patience {
             Phase::Serving => None,
         };
         let untaken = state.untaken_since.map(|since| (since + self.limits.untaken, Reason::SlowReader));
+        let stuck = (self.multiplexed && state.sending > 0).then(|| (state.taken + self.limits.untaken, Reason::SlowReader));
+        if self.multiplexed && state.given_up > GIVEN_UP_MAX {
+            return Verdict::Over(Reason::RapidReset);
+        }
         // Whatever begins after this question runs out no earlier than its own limit from now.
         let later = now + self.limits.head.min(self.limits.rest).min(self.limits.untaken);
-        match [phase, untaken].into_iter().flatten().min_by_key(|(at, _)| *at) {
+        match [phase, untaken, stuck].into_iter().flatten().min_by_key(|(at, _)| *at) {
             Some((at, reason)) if at <= now => Verdict::Over(reason),
             Some((at, _)) => Verdict::WaitUntil(at.min(later)),
             None => Verdict::WaitUntil(later),
@@ -166,7 +224,7 @@ mod tests {
     #[test]
     fn each_wait_has_its_limit() {
         let t = Instant::now();
-        let patience = Patience::new(LIMITS, t);
+        let patience = Patience::new(LIMITS, false, t);
         assert_eq!(end(&patience, t, t), Some((10, Reason::SlowHead)), "a silent new connection");
         patience.handle_bytes(t + 9 * S);
         assert_eq!(end(&patience, t, t), Some((10, Reason::SlowHead)), "a trickled head gains no time");
@@ -174,16 +232,52 @@ mod tests {
         patience.handle_request();
         assert!(patience.is_serving());
         assert_eq!(end(&patience, t, t), None, "a held request is our own wait");
-        patience.handle_response_end(t + 20 * S);
+        patience.handle_response_end(true, true, t + 20 * S);
         assert_eq!(end(&patience, t, t + 20 * S), Some((80, Reason::Idle)));
         patience.handle_bytes(t + 70 * S);
         assert_eq!(end(&patience, t, t + 70 * S), Some((80, Reason::SlowHead)));
     }
 
     #[test]
+    fn many_responses_at_once_are_one_service() {
+        let t = Instant::now();
+        let patience = Patience::new(LIMITS, true, t);
+        assert_eq!(end(&patience, t, t), Some((10, Reason::SlowHead)), "a silent new connection");
+        for _ in 0..3 {
+            patience.handle_request();
+        }
+        assert_eq!(end(&patience, t, t), None, "held requests are our own wait");
+        patience.handle_response(t + S);
+        assert_eq!(end(&patience, t, t), Some((31, Reason::SlowReader)), "a window that stays shut");
+        patience.handle_taken(t + 20 * S);
+        assert_eq!(end(&patience, t, t + 20 * S), Some((50, Reason::SlowReader)));
+        patience.handle_response_end(true, true, t + 21 * S);
+        assert_eq!(end(&patience, t, t + 21 * S), None);
+        patience.handle_response_end(false, false, t + 22 * S);
+        patience.handle_response_end(false, false, t + 22 * S);
+        patience.handle_bytes(t + 23 * S);
+        assert_eq!(end(&patience, t, t + 23 * S), Some((82, Reason::Idle)), "what its frames say is no head");
+    }
+
+    #[test]
+    fn requests_that_are_given_up_in_masses_end_a_connection() {
+        let t = Instant::now();
+        let give_up = |patience: &Patience, at: Instant| {
+            patience.handle_request();
+            patience.handle_response_end(false, false, at);
+        };
+        let patience = Patience::new(LIMITS, true, t);
+        (0..GIVEN_UP_MAX + 1).for_each(|_| give_up(&patience, t + S));
+        assert_eq!(patience.verdict(t + S), Verdict::Over(Reason::RapidReset));
+        let patience = Patience::new(LIMITS, true, t);
+        (0..10 * GIVEN_UP_MAX).for_each(|n| give_up(&patience, t + n * S / 10));
+        assert!(matches!(patience.verdict(t + GIVEN_UP_MAX * S), Verdict::WaitUntil(_)), "a busy viewer's are spread");
+    }
+
+    #[test]
     fn bytes_that_nobody_takes_end_a_connection_in_any_phase() {
         let t = Instant::now();
-        let patience = Patience::new(LIMITS, t);
+        let patience = Patience::new(LIMITS, false, t);
         patience.handle_request();
         patience.handle_write(false, t + S);
         patience.handle_write(false, t + 20 * S);
@@ -191,7 +285,7 @@ mod tests {
         patience.handle_write(true, t + 25 * S);
         assert_eq!(end(&patience, t, t + 25 * S), None, "a slow reader that reads is served");
         patience.handle_write(false, t + 26 * S);
-        patience.handle_response_end(t + 26 * S);
+        patience.handle_response_end(true, true, t + 26 * S);
         assert_eq!(end(&patience, t, t + 26 * S), Some((56, Reason::SlowReader)), "the last bytes count too");
         assert!(patience.is_serving());
         patience.handle_write(true, t + 50 * S);

@@ -99,6 +99,8 @@ impl Launch {
         Self { data_dir: folder.join("data"), folder, command }
             .env("CODECAST_HTTP_ADDRESS", "127.0.0.1:0")
             .env("CODECAST_RTMP_ADDRESS", "127.0.0.1:0")
+            .env("CODECAST_TLS_HTTPS_ADDRESS", "127.0.0.1:0")
+            .env("CODECAST_TLS_RTMPS_ADDRESS", "127.0.0.1:0")
             .env("CODECAST_WEBRTC_ADDRESS", "127.0.0.1:0")
     }
 
@@ -133,6 +135,7 @@ impl Launch {
         let field = |name: &str| ready[name].as_str().expect("the ready file has every field").to_owned();
         server.http_url = field("http");
         server.rtmp = field("rtmp");
+        (server.https_url, server.rtmps) = (field("https"), field("rtmps"));
         server.webrtc = field("webrtc").parse().expect("the ready file has a real address");
         server.stream = field("stream");
         server.stream_key = field("stream_key");
@@ -165,7 +168,9 @@ impl Launch {
             folder: self.folder,
             http: SocketAddr::from(([127, 0, 0, 1], 0)),
             http_url: String::new(),
+            https_url: String::new(),
             rtmp: String::new(),
+            rtmps: String::new(),
             webrtc: SocketAddr::from(([127, 0, 0, 1], 0)),
             stream: String::new(),
             stream_key: String::new(),
@@ -182,8 +187,12 @@ pub struct Server {
     pub http: SocketAddr,
     /// `http://127.0.0.1:PORT`
     pub http_url: String,
+    /// `https://127.0.0.1:PORT`
+    pub https_url: String,
     /// `rtmp://127.0.0.1:PORT/live`
     pub rtmp: String,
+    /// `rtmps://127.0.0.1:PORT/live`
+    pub rtmps: String,
     /// UDP.
     pub webrtc: SocketAddr,
     /// The first stream, and its key.

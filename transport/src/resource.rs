@@ -165,6 +165,9 @@ fn quoted(text: &str) -> String {
     text.replace('\\', "\\\\").replace('"', "\\\"")
 }
 
+/// The listener of this server sets it to `https` where a request came by TLS, and lets no peer's own through.
+pub const SCHEME: &str = "codecast-scheme";
+
 /// How this server is reached from outside.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reach {
@@ -183,7 +186,8 @@ impl Reach {
         }
         let proxy = if self.trust_forwarded { Forwarded::read(&header) } else { Forwarded::default() };
         let Some(host) = proxy.host.or_else(|| header("host")).filter(|host| is_host(host)) else { return path.to_owned() };
-        let scheme = proxy.scheme.or_else(|| scheme_of_origin(header("origin")?, host)).unwrap_or("http");
+        let ours = || header(SCHEME).and_then(scheme);
+        let scheme = proxy.scheme.or_else(ours).or_else(|| scheme_of_origin(header("origin")?, host)).unwrap_or("http");
         format!("{scheme}://{host}{}{path}", proxy.prefix.unwrap_or_default())
     }
 }
@@ -319,6 +323,7 @@ mod tests {
         check(Some("https://a.example/tv/"), true, &[HOST, PROTO], "https://a.example/tv/whip/demo/1");
         check(None, false, &[HOST, PROTO, ("x-forwarded-host", "b.example")], "http://10.0.0.1:8080/whip/demo/1");
         check(None, false, &[("host", "[::1]:80")], "http://[::1]:80/whip/demo/1");
+        check(None, false, &[HOST, (SCHEME, "https")], "https://10.0.0.1:8080/whip/demo/1");
         check(None, true, &[HOST, PROTO], "https://10.0.0.1:8080/whip/demo/1");
         check(None, true, &[HOST, PROTO, ("x-forwarded-host", "b.example")], "https://b.example/whip/demo/1");
         let prefix = ("x-forwarded-prefix", "/tv/");

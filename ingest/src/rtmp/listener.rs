@@ -1,4 +1,4 @@
-//! The RTMP port: accepts connections within the caps, and ends them at shutdown.
+//! The ports of RTMP and RTMPS: connections are accepted within the caps, and ended at shutdown.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -9,6 +9,7 @@ use tokio::{
     task::JoinSet,
     time::{sleep, timeout},
 };
+use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
 use tracing::{Instrument, debug, warn};
 
 use super::{
@@ -42,8 +43,15 @@ impl Default for Config {
 pub struct Listener {
     listener: TcpListener,
     local_addr: SocketAddr,
+    secure: Option<SecurePort>,
     gate: Arc<Gate>,
     shared: Arc<Shared>,
+}
+
+/// The port of RTMPS.
+struct SecurePort {
+    listener: TcpListener,
+    acceptor: TlsAcceptor,
 }
 
 impl Listener {
@@ -59,9 +67,20 @@ impl Listener {
         Ok(Self {
             local_addr: listener.local_addr()?,
             listener,
+            secure: None,
             gate: Gate::new(caps),
             shared: Arc::new(Shared { registry, admission, metrics, deadlines, admission_timeout }),
         })
+    }
+
+    /// Takes RTMPS as well. Both ports share the caps, and a TLS handshake has the time of an RTMP one.
+    pub async fn secure(mut self, addr: impl ToSocketAddrs, tls: Arc<ServerConfig>) -> io::Result<Self> {
+        self.secure = Some(SecurePort { listener: TcpListener::bind(addr).await?, acceptor: tls.into() });
+        Ok(self)
+    }
+
+    pub fn secure_addr(&self) -> Option<SocketAddr> {
+        self.secure.as_ref()?.listener.local_addr().ok()
     }
 
     pub fn local_addr(&self) -> SocketAddr {
@@ -77,18 +96,15 @@ impl Listener {
         loop {
             tokio::select! {
                 () = &mut shutdown => break,
-                accepted = self.listener.accept() => match accepted {
-                    Ok((socket, peer)) => self.enter(&mut connections, socket, peer, &raised),
-                    Err(error) => {
-                        warn!(%error, "accepting a connection failed");
-                        sleep(ACCEPT_PAUSE).await;
-                    }
-                },
+                accepted = self.listener.accept() => self.accepted(&mut connections, accepted, None, &raised).await,
+                (accepted, acceptor) = accept_secure(self.secure.as_ref()) => {
+                    self.accepted(&mut connections, accepted, Some(acceptor), &raised).await;
+                }
                 // Ended ones leave the set at once: it holds only what lives.
                 Some(_) = connections.join_next() => {}
             }
         }
-        drop(self.listener);
+        drop((self.listener, self.secure));
         raise.send_replace(true);
         let ended = async { while connections.join_next().await.is_some() {} };
         if timeout(SHUTDOWN_TIMEOUT, ended).await.is_err() {
@@ -96,7 +112,30 @@ impl Listener {
         }
     }
 
-    fn enter(&self, connections: &mut JoinSet<()>, socket: TcpStream, peer: SocketAddr, raised: &watch::Receiver<bool>) {
+    async fn accepted(
+        &self,
+        connections: &mut JoinSet<()>,
+        accepted: io::Result<(TcpStream, SocketAddr)>,
+        acceptor: Option<TlsAcceptor>,
+        raised: &watch::Receiver<bool>,
+    ) {
+        match accepted {
+            Ok((socket, peer)) => self.enter(connections, socket, peer, acceptor, raised),
+            Err(error) => {
+                warn!(%error, "accepting a connection failed");
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+
+    fn enter(
+        &self,
+        connections: &mut JoinSet<()>,
+        socket: TcpStream,
+        peer: SocketAddr,
+        acceptor: Option<TlsAcceptor>,
+        raised: &watch::Receiver<bool>,
+    ) {
         let peer = peer.ip().to_canonical();
         let Some(permit) = self.gate.enter(peer) else {
             self.shared.metrics.over_limit.inc();
@@ -107,7 +146,24 @@ impl Listener {
             debug!(%peer, %error, "TCP_NODELAY");
         }
         let (shared, raised) = (Arc::clone(&self.shared), raised.clone());
-        let life = async move { drop(conn::serve(socket, peer, Some(permit), shared, raised).await) };
+        let life = async move {
+            let Some(acceptor) = acceptor else {
+                return drop(conn::serve(socket, peer, Some(permit), shared, raised).await);
+            };
+            match timeout(shared.deadlines.handshake, acceptor.accept(socket)).await {
+                Ok(Ok(socket)) => drop(conn::serve(socket, peer, Some(permit), shared, raised).await),
+                Ok(Err(error)) => {
+                    shared.metrics.tls_refused.inc();
+                    debug!(%error, "the TLS handshake failed: is this encoder set to rtmps://?");
+                }
+                Err(_) => shared.metrics.tls_refused.inc(),
+            }
+        };
         connections.spawn(life.instrument(conn::span(peer)));
     }
+}
+
+async fn accept_secure(port: Option<&SecurePort>) -> (io::Result<(TcpStream, SocketAddr)>, TlsAcceptor) {
+    let Some(SecurePort { listener, acceptor }) = port else { return std::future::pending().await };
+    (listener.accept().await, acceptor.clone())
 }
