@@ -5,7 +5,6 @@ mod common;
 
 use std::{
     path::{Path, PathBuf},
-    process::Command,
     time::Duration,
 };
 
@@ -13,7 +12,8 @@ use common::{
     Server,
     clients::{Program, Turn},
     key_of,
-    real::{Client, Clips, ffmpeg, publish, seconds, tool},
+    peers::{node, told},
+    real::{Client, Clips, ffmpeg, publish, seconds},
     streams,
 };
 use serde_json::Value;
@@ -31,12 +31,6 @@ const APART_MS: f64 = 125.0;
 /// How far what is seen and heard may be from what the server's sender reports say.
 const UNTRUE_MS: f64 = 50.0;
 
-fn node(script: &str, arguments: &[&str]) -> Command {
-    let mut command = Command::new("node");
-    command.arg(tool(script)).args(arguments);
-    command
-}
-
 /// A viewer by WHEP; its tool watches for so long.
 struct Viewer {
     program: Program,
@@ -52,8 +46,7 @@ impl Viewer {
 
     fn told(mut self) -> Value {
         self.program.finish(self.patience);
-        let said = self.program.said();
-        said.lines().rev().find_map(|line| serde_json::from_str(line).ok()).unwrap_or_else(|| panic!("no JSON in {said}"))
+        told(&self.program)
     }
 }
 

@@ -5,7 +5,6 @@ mod common;
 
 use std::{
     fs,
-    path::PathBuf,
     process::Command,
     time::{Duration, Instant},
 };
@@ -14,6 +13,7 @@ use common::{
     Launch, Server,
     clients::{Program, Timed, Turn},
     key_of,
+    peers::{live, node, seen, told, view, whip_ffmpeg},
     real::{Clips, play, publish, seconds, tool},
     relay::{Bound, Weather},
     streams, within,
@@ -22,43 +22,6 @@ use serde_json::Value;
 
 /// Of what was sent, what a viewer on a busy machine has decoded at least.
 const SHARE: f64 = 0.6;
-
-fn node(script: &str, arguments: &[&str]) -> Command {
-    let mut command = Command::new("node");
-    command.arg(tool(script)).args(arguments);
-    command
-}
-
-/// The newest ffmpeg of the tests: Debian's has no WHIP.
-fn whip_ffmpeg() -> PathBuf {
-    let packages = tool("../.tools/venv/lib");
-    let python =
-        fs::read_dir(packages).expect("`make test` installs it").next().expect("one Python").expect("it can be read").path();
-    let programs = fs::read_dir(python.join("site-packages/imageio_ffmpeg/binaries")).expect("the package has programs");
-    programs
-        .filter_map(Result::ok)
-        .map(|entry| entry.path())
-        .find(|path| path.to_string_lossy().contains("ffmpeg-"))
-        .expect("an ffmpeg")
-}
-
-/// The last line of JSON that a tool has printed.
-fn told(program: &Program) -> Value {
-    let said = program.said();
-    said.lines().rev().find_map(|line| serde_json::from_str(line).ok()).unwrap_or_else(|| panic!("no JSON in {said}"))
-}
-
-/// What one viewer by WHEP, in Chromium, sees in so many seconds.
-fn view(server: &Server, stream: &str, length: u32, more: &[&str]) -> Program {
-    let url = format!("{}/watch/{stream}", server.http_url);
-    let length = length.to_string();
-    Program::start(node("tools/webrtc-view.mjs", &[&[url.as_str(), &length], more].concat()))
-}
-
-fn seen(mut viewer: Program, length: u32) -> Value {
-    viewer.finish(Duration::from_secs(u64::from(length) + 45));
-    told(&viewer)
-}
 
 fn assert_watched(seen: &Value, length: u32, fps: f64) {
     assert_eq!(seen["transport"], "webrtc", "{seen}");
@@ -78,11 +41,6 @@ fn assert_reaches_viewers(server: &Server, fps: f64) {
     let frames = hls["frames"].as_f64().unwrap_or(0.0);
     assert!(frames >= f64::from(length) * fps * SHARE / 1.5, "hls.js: {hls}");
     assert!(hls["audioBytes"].as_u64() > Some(0), "hls.js has no sound: {hls}");
-}
-
-/// Waits until the publisher's tool says that it is connected.
-fn live(publisher: &Program) {
-    within(Duration::from_secs(30), "the publisher is connected", || publisher.said().contains("\"live\":true").then_some(()));
 }
 
 #[test]

@@ -14,6 +14,8 @@
 
 pub mod clients;
 pub mod http;
+pub mod obs;
+pub mod peers;
 pub mod real;
 pub mod relay;
 

@@ -6,19 +6,24 @@
 #   kill "$(cat WORKDIR/obs.pid)"; then the screen: kill "$(cat WORKDIR/xvfb.pid)"
 # ENCODER_JSON changes the encoder's settings, e.g. '{"bf":0}'. The profile is Debian 12's OBS 29: x264 High, CBR 2500 kbit/s,
 # a keyframe every 2 s, B-frames as x264 likes; AAC of 160 kbit/s, silent where there is no sound card.
+# Environment: OBS_SIZE=1280x720, what is sent.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 work=$1 server=$2 key=$3 wsport=${4:-4455} enc=${5:-}
 mkdir -p "$work/config" "$work/run"; chmod 700 "$work/run"
 cp -r "$here/obs-studio" "$work/config/"
-python3 - "$work/config/obs-studio" "$server" "$key" "$wsport" "$enc" <<'P'
+size=${OBS_SIZE:-1280x720}
+python3 - "$work/config/obs-studio" "$server" "$key" "$wsport" "$enc" "$size" <<'P'
 import json, pathlib, sys
-root, server, key, port, enc = sys.argv[1:]
+root, server, key, port, enc, size = sys.argv[1:]
 root = pathlib.Path(root)
 svc = root / "basic/profiles/Live/service.json"
 d = json.loads(svc.read_text()); d["settings"].update(server=server, key=key); svc.write_text(json.dumps(d))
 g = root / "global.ini"
 g.write_text(g.read_text().replace("ServerPort=4455", f"ServerPort={port}"))
+b = root / "basic/profiles/Live/basic.ini"
+width, height = size.split("x")
+b.write_text(b.read_text().replace("OutputCX=1280", f"OutputCX={width}").replace("OutputCY=720", f"OutputCY={height}"))
 if enc:
     e = root / "basic/profiles/Live/streamEncoder.json"
     d = json.loads(e.read_text()); d.update(json.loads(enc)); e.write_text(json.dumps(d))
