@@ -23,6 +23,14 @@ const REPORT_JITTER: i64 = 1 << 30;
 const _: () = assert!(REPORT_JITTER as i128 * 4 == NTP_SECOND);
 /// Frames over which they are averaged: some reports.
 const REPORT_FRAMES: i64 = 64;
+/// How long a report that is new must fit what comes before it is believed. Some senders (GStreamer) pair a frame with the
+/// moment of sending: while they send what they kept until they were connected, that is wrong by all that they still keep.
+const PROOF: Duration = Duration::from_secs(1);
+/// The same once frames came faster than time passed: by then there was another report (RFC 3550 6.2: every 5 s, and half of
+/// that more at most).
+const PROOF_OF_HASTY: Duration = Duration::from_secs(8);
+/// By how much more than time frames come of a sender that makes up for something. Networks hold back less.
+const HASTE: Duration = Duration::from_millis(200);
 
 pub(super) struct Clock {
     rate: u32,
@@ -34,6 +42,16 @@ pub(super) struct Clock {
     furthest: i64,
     /// The sender's wall clock where the timeline is zero; wraps, as NTP does.
     wall: Option<u64>,
+    /// Another one, not believed yet.
+    doubted: Option<Doubted>,
+}
+
+struct Doubted {
+    wall: u64,
+    /// When it is believed: an arrival.
+    until: i64,
+    /// How far the track was ahead of arrival when this was looked at last.
+    ahead: i64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +72,7 @@ pub(super) enum Jump {
 
 impl Clock {
     pub fn new(rate: u32) -> Self {
-        Self { rate, base: None, lag: 0, furthest: 0, wall: None }
+        Self { rate, base: None, lag: 0, furthest: 0, wall: None, doubted: None }
     }
 
     /// `arrived` counts from the session's first frame.
@@ -64,7 +82,7 @@ impl Clock {
         let Some(base) = self.base else {
             self.base = Some(arrival.saturating_sub(ticks));
             self.furthest = arrival;
-            self.hear(arrival, ntp);
+            self.hear(arrival, arrival, ntp);
             return Placed { at: arrival, advance: 0, jump: None };
         };
         let mut at = ticks.saturating_add(base);
@@ -72,11 +90,11 @@ impl Clock {
         if jump.is_some() {
             let expected = arrival.saturating_sub(self.lag).max(self.furthest.saturating_add(1));
             self.base = Some(expected.saturating_sub(ticks));
-            self.wall = None;
+            (self.wall, self.doubted) = (None, None);
             at = expected;
         }
         self.lag += (arrival.saturating_sub(at) - self.lag) / LAG_FRAMES;
-        self.hear(at, ntp);
+        self.hear(arrival, at, ntp);
         let advance = (at - self.furthest).max(0);
         self.furthest += advance;
         Placed { at, advance, jump }
@@ -92,15 +110,28 @@ impl Clock {
     }
 
     /// Many senders pair a moment with the last frame before it: their reports differ by a frame's length.
-    fn hear(&mut self, at: i64, ntp: Option<u64>) {
+    fn hear(&mut self, arrival: i64, at: i64, ntp: Option<u64>) {
         let Some(ntp) = ntp else { return };
         let told = ntp.wrapping_sub(self.ntp(at));
-        // Truncation is meant: NTP wraps.
-        let off = self.wall.map(|wall| told.wrapping_sub(wall) as i64);
-        self.wall = match (self.wall, off) {
-            (Some(wall), Some(off)) if off.abs() < REPORT_JITTER => Some(wall.wrapping_add_signed(off / REPORT_FRAMES)),
-            _ => Some(told),
+        if let Some((wall, off)) = self.wall.and_then(|wall| Some((wall, near(told, wall)?))) {
+            self.wall = Some(wall.wrapping_add_signed(off / REPORT_FRAMES));
+            self.doubted = None;
+        } else if self.is_proved(arrival, at, told) {
+            (self.wall, self.doubted) = (Some(told), None);
+        }
+    }
+
+    fn is_proved(&mut self, arrival: i64, at: i64, told: u64) -> bool {
+        let [proof, again, haste] = [PROOF, PROOF_OF_HASTY, HASTE].map(|time| self.ticks(time));
+        let ahead = at.saturating_sub(arrival);
+        let Some(doubted) = self.doubted.as_mut().filter(|doubted| near(told, doubted.wall).is_some()) else {
+            self.doubted = Some(Doubted { wall: told, until: arrival.saturating_add(proof), ahead });
+            return false;
         };
+        if ahead - doubted.ahead > haste {
+            (doubted.until, doubted.ahead) = (arrival.saturating_add(again), ahead);
+        }
+        arrival >= doubted.until
     }
 
     /// Moves all that follows.
@@ -108,7 +139,12 @@ impl Clock {
         self.base = self.base.map(|base| base.saturating_add(ticks));
         self.lag -= ticks;
         self.furthest += ticks.max(0);
-        self.wall = self.wall.map(|wall| wall.wrapping_sub(self.ntp(ticks)));
+        let time = self.ntp(ticks);
+        self.wall = self.wall.map(|wall| wall.wrapping_sub(time));
+        if let Some(doubted) = &mut self.doubted {
+            doubted.wall = doubted.wall.wrapping_sub(time);
+            doubted.ahead = doubted.ahead.saturating_add(ticks);
+        }
     }
 
     /// How much this clock's track must move forward to be beside the other's, in ticks of this one.
@@ -126,6 +162,13 @@ impl Clock {
     fn ntp(&self, ticks: i64) -> u64 {
         (i128::from(ticks) * NTP_SECOND / i128::from(self.rate)) as u64
     }
+}
+
+/// How far what a report tells is from what is known, where it is the same clock.
+fn near(told: u64, known: u64) -> Option<i64> {
+    // Truncation is meant: NTP wraps.
+    let off = told.wrapping_sub(known) as i64;
+    (off.abs() < REPORT_JITTER).then_some(off)
 }
 
 #[cfg(test)]
@@ -173,35 +216,64 @@ mod tests {
         }
     }
 
+    const SECOND: u64 = 1 << 32;
+
+    /// A clock whose report has been believed: its first frame and when that came, and one a second later.
+    fn told(rate: u32, arrived: Duration, timestamp: u64, ntp: u64) -> Clock {
+        let mut clock = Clock::new(rate);
+        clock.place(arrived, timestamp, Some(ntp));
+        clock.place(arrived + PROOF, timestamp + u64::from(rate), Some(ntp.wrapping_add(SECOND)));
+        clock
+    }
+
     #[test]
     fn reports_tell_how_far_tracks_are_apart() {
         let check = |video_ntp: u64, audio_ntp: u64, expected: i64| {
-            let (mut video, mut audio) = (Clock::new(RATE), Clock::new(48_000));
-            video.place(Duration::from_millis(500), 7, Some(video_ntp));
-            audio.place(Duration::ZERO, 9, Some(audio_ntp));
+            let video = told(RATE, Duration::from_millis(500), 7, video_ntp);
+            let audio = told(48_000, Duration::ZERO, 9, audio_ntp);
             assert!((video.behind(&audio).unwrap() - expected).abs() <= 1, "{video_ntp:x} {audio_ntp:x}");
         };
-        const SECOND: u64 = 1 << 32;
         check(SECOND / 2, 0, 0);
         check(SECOND, 0, 45_000);
         check(SECOND / 4, 0, -22_500);
         check(SECOND / 4, u64::MAX - SECOND / 4, 0); // Wrapped.
-        let mut video = Clock::new(RATE);
+        let mut video = told(RATE, Duration::ZERO, 7, 5 * SECOND);
         assert_eq!(video.behind(&Clock::new(RATE)), None);
-        video.place(Duration::ZERO, 7, Some(5 * SECOND));
-        let mut other = Clock::new(RATE);
-        other.place(Duration::ZERO, 7, Some(4 * SECOND));
+        let other = told(RATE, Duration::ZERO, 7, 4 * SECOND);
         video.shift(9000);
         let behind = |video: &Clock| video.behind(&other).unwrap();
         assert!((behind(&video) - 81_000).abs() <= 1);
-        assert_eq!(video.place(FRAME_TIME, 7 + FRAME, Some(5 * SECOND + SECOND / 30)).at, 12_000);
+        let next = video.place(PROOF + FRAME_TIME, 7 + 90_000 + FRAME, Some(6 * SECOND + SECOND / 30));
+        assert_eq!(next.at, 90_000 + 12_000);
         assert!((behind(&video) - 81_000).abs() <= 1);
+    }
+
+    /// Reports a second apart that begin `off` seconds from what is told later, heard while `kept` seconds come at once.
+    #[test]
+    fn a_report_is_believed_when_it_has_lasted() {
+        let check = |kept: f64, off: f64, believed_after: f64| {
+            let (still, mut clock) = (told(RATE, Duration::ZERO, 7, 0), Clock::new(RATE));
+            let after = (0..3000).find_map(|n| {
+                let captured = f64::from(n) / 30.0;
+                let arrived = (captured - kept).max(captured / 50.0);
+                let error = if arrived < 5.0 { off } else { 0.0 };
+                let ntp = ((captured + error) * SECOND as f64) as u64;
+                clock.place(Duration::from_secs_f64(arrived), (captured * 90_000.0) as u64, Some(ntp));
+                clock.behind(&still).map(|behind| (arrived, behind))
+            });
+            let (arrived, behind) = after.expect("some report is true");
+            assert!((arrived - believed_after).abs() < 0.1 && behind.abs() < 90, "{kept} {off}: {behind} after {arrived}");
+        };
+        check(0.0, 0.0, 1.0);
+        check(0.1, 0.0, 1.0);
+        // A sender in haste that tells the truth is believed later, one that does not never.
+        check(3.0, 0.0, 8.0);
+        check(3.0, 2.0, 6.0);
     }
 
     #[test]
     fn reports_that_tremble_are_averaged() {
-        let (mut video, mut still) = (Clock::new(RATE), Clock::new(RATE));
-        still.place(Duration::ZERO, 7, Some(0));
+        let (mut video, still) = (Clock::new(RATE), told(RATE, Duration::ZERO, 7, 0));
         let mut worst = 0;
         for n in 0..3000_u64 {
             // A report a second, each by up to a frame too late.

@@ -229,6 +229,30 @@ fn reports_that_cannot_be_true_are_not_believed() {
     assert_eq!(run.pts_ms(TrackId::VIDEO).last(), run.pts_ms(TrackId::AUDIO).last());
 }
 
+/// GStreamer's whipsink, connected after three seconds: it sends all of them at once, and pairs frames with the moment of
+/// sending, so that the first report of the sound is three seconds off, and that of the picture hardly.
+#[test]
+fn reports_of_a_sender_that_makes_up_for_lost_time_are_doubted() {
+    const KEPT_MS: f64 = 3000.0;
+    let mut run = Run::new(true, true, &[]);
+    for n in 0..800 {
+        let ms = f64::from(n) * 20.0;
+        // Thirty times as fast as time.
+        let at_ms = (ms - KEPT_MS).max(ms / 30.0);
+        let told = |error_ms: f64| {
+            let error_ms = if at_ms < 5000.0 { error_ms } else { 0.0 };
+            Some(1000.0 + (ms + error_ms) / 1000.0)
+        };
+        run.audio(Came { ntp: told(KEPT_MS), ..at(at_ms, ms) });
+        let came = Came { ntp: told(100.0).filter(|_| at_ms > 90.0), ..at(at_ms, 7.0 + ms) };
+        if n % 100 == 0 { run.keyframe(came) } else { run.video(came) }
+    }
+    run.check();
+    assert_eq!((run.repaired(Repair::SyncStep), run.repaired(Repair::AudioGap)), (0, 0));
+    let apart = run.pts_ms(TrackId::VIDEO).last().unwrap() - run.pts_ms(TrackId::AUDIO).last().unwrap();
+    assert!(apart.abs() <= 20.0, "{apart}");
+}
+
 #[test]
 fn clocks_of_sound_and_picture_that_drift_apart_stay_together() {
     let mut run = Run::new(true, true, &[]);
