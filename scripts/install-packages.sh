@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs the Debian packages of a task that are missing, and says which ones and why.
 #
-#   scripts/install-packages.sh compiler|transcoder|test|image
+#   scripts/install-packages.sh compiler|transcoder|test|e2e|image
 #
 # When nothing is missing it asks dpkg once and is done: no network, no root. Otherwise it runs one `apt-get update`
 # and one `apt-get install`, as root or through sudo. No daemon is started by a package while it runs.
@@ -43,10 +43,16 @@ python3: the LL-HLS checker
 python3-venv: a newer ffmpeg, which publishes by WHIP
 xvfb: a screen for OBS where there is none
 LIST
+        e2e) packages_of test && cat <<'LIST' ;;
+gir1.2-gstreamer-1.0: GStreamer for Python
+gstreamer1.0-nice: ICE of GStreamer's WHIP and WHEP clients
+libgstreamer-plugins-bad1.0-dev: builds those clients
+python3-gi: GStreamer for Python, to count what its clients decode
+LIST
         image) cat <<'LIST' ;;
 podman: builds the container image
 LIST
-        *) refuse "unknown set of packages '$1'" "Known: compiler, transcoder, test, image." ;;
+        *) refuse "unknown set of packages '$1'" "Known: compiler, transcoder, test, e2e, image." ;;
     esac
 }
 
@@ -74,7 +80,7 @@ allow_daemons() {
     [ "$policy_is_ours" = no ] || "${as_root[@]}" rm -f "$policy"
 }
 
-[ $# -eq 1 ] || refuse "usage: scripts/install-packages.sh compiler|test|image"
+[ $# -eq 1 ] || refuse "usage: scripts/install-packages.sh compiler|transcoder|test|e2e|image"
 packages_of "$1" >/dev/null
 command -v dpkg-query >/dev/null || refuse "this is not a Debian system: packages cannot be installed by this script." \
     "Install the equivalents of these yourself:" "$(packages_of "$1" | sed 's/^/  /')"

@@ -336,9 +336,13 @@ struct Dependency {
     line: usize,
 }
 
+/// Workspaces of their own: fuzz targets need a toolchain of their own; the tests' GStreamer clients bring crates that the
+/// server has nothing to do with.
+const OTHER_WORKSPACES: [&str; 2] = ["fuzz", "tests/tools/gst-webrtchttp"];
+
 fn manifests() -> impl Iterator<Item = Manifest> {
-    // Fuzz targets need a toolchain of their own, so they are a workspace of their own.
-    text_files().filter(|file| file.path.ends_with("Cargo.toml") && !file.path.starts_with("fuzz")).map(Manifest)
+    let ours = |file: &File| !OTHER_WORKSPACES.iter().any(|folder| file.path.starts_with(folder));
+    text_files().filter(move |file| file.path.ends_with("Cargo.toml") && ours(file)).map(Manifest)
 }
 
 fn manifest_at(path: &str) -> Manifest {
