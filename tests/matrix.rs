@@ -61,6 +61,10 @@ fn assert_reaches_all(server: &Server) {
     for (viewer, seen) in &all {
         println!("{viewer}: {seen}");
     }
+    // What the server lost or mended tells whose fault a hole is.
+    let counts = server.get("/metrics").text();
+    let counted = |line: &&str| !line.starts_with('#') && ["losses", "repairs", "dropped"].iter().any(|word| line.contains(word));
+    counts.lines().filter(counted).filter(|line| !line.ends_with(" 0")).for_each(|line| println!("{line}"));
     let wrong: Vec<_> = all.iter().filter_map(|(viewer, seen)| complaint(viewer, seen)).collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
