@@ -6,5 +6,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 cd "$here/.."
 
 "$here/check-toolchain.sh"
+"$here/install-packages.sh" test
+"$here/npm-install.sh" tests "a driver for Chromium, the players, and the forwarder that latency is compared with"
 "$here/build-web.sh"
 exec benches/run.sh "$@"

@@ -2,10 +2,10 @@
 //
 //   node tests/tools/play.mjs PLAYER URL SECONDS [PLAYER URL]...
 //
-// PLAYER: `hls.js` or `shaka` with the address of a playlist, or `page` with the address of a watch page. All play at
-// the same time, each in a browser context of its own. latencyMs is glass to glass, read from the time code in the
-// picture (latency/timecode.mjs); null when the picture carries none. Frames of the first WARMUP_S seconds after the
-// first one (environment, 3 by default) do not count for it.
+// PLAYER: `hls.js` or `shaka` with the address of a playlist, `whep` with a WHEP endpoint, or `page` with the address of a
+// watch page. All play at the same time, each in a browser context of its own. latencyMs is glass to glass, read from the
+// time code in the picture (latency/timecode.mjs); null when the picture carries none. Frames of the first WARMUP_S seconds
+// after the first one (environment, 3 by default) do not count for it.
 // Environment also: SHOT=picture.png (a screenshot of the first player at the end), and that of latency/stage.mjs.
 // Exit status: 0 when every player showed frames, 1 when one did not, 2 when it could not be tried.
 import { parseArgs } from 'node:util';
@@ -22,15 +22,17 @@ if (!(Number(seconds) > 0) || watched.some(([p, u]) => !PLAYERS.includes(p) || !
   process.exit(2);
 }
 
+const warmupS = Number(process.env.WARMUP_S ?? 3);
+
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 const within = (ms, what, promise) => Promise.race([promise, pause(ms).then(() => { throw new Error(`${what}: no answer within ${ms} ms`); })]);
 
 async function watch({ open }, [name, address]) {
   const page = await within(ANSWER_MS_MAX, address, open(name, address));
   await pause(seconds * 1000);
-  const report = await within(ANSWER_MS_MAX, 'probe', page.evaluate((s) => probe.report(s), Number(process.env.WARMUP_S ?? 3)));
+  const report = await within(ANSWER_MS_MAX, 'probe', page.evaluate((s) => probe.report(s), warmupS));
   if (name === 'page') report.text = (await within(ANSWER_MS_MAX, 'text', page.innerText('body'))).slice(0, 1000);
-  return { page, result: { player: name, url: address, seconds: Number(seconds), ...report, requests: page.requests } };
+  return { page, result: { player: name, url: address, seconds: Number(seconds), warmupS, ...report, requests: page.requests } };
 }
 
 let status = 0;

@@ -1,14 +1,16 @@
 // Publishes by WHIP from Chromium with a small script of its own, not with the studio page, and says what went out:
 // one line of JSON. The page has an origin of its own, so the server's CORS answers are tried, too.
 //
-//   node tests/tools/webrtc-publish.mjs BASE STREAM KEY SECONDS [--source canvas|screen|camera] [--simulcast]
+//   node tests/tools/webrtc-publish.mjs BASE STREAM KEY SECONDS [--source canvas|time|screen|camera] [--simulcast]
 //        [--size 640x360] [--fps 30] [--bitrate 2000] [--codec H264|VP8|VP9|AV1] [--no-audio] [--no-delete]
 //        [--largest-until SECONDS]
 //
-// With --largest-until the largest layer of a simulcast stops then, as it does where the network is slow.
-// BASE: the server's address, as http://127.0.0.1:8080. Ends with a DELETE, or without one to look like a crash.
+// BASE: the server's address, as http://127.0.0.1:8080. With `time` each picture carries the time at which it was drawn
+// (latency/timecode.mjs), and keeps its size and rate. With --largest-until the largest layer of a simulcast stops then, as
+// it does where the network is slow. Ends with a DELETE, or without one to look like a crash.
 // A line {"live": true} comes when the connection stands, the figures at the end. Environment: SHOT, CHROMIUM.
 // Exit status: 0 when frames were sent, 1 when none were, 2 when it could not be tried.
+import fs from 'node:fs';
 import http from 'node:http';
 import { parseArgs } from 'node:util';
 import { pause, within, withPage } from './webrtc-browser.mjs';
@@ -23,8 +25,8 @@ const { positionals: [base, stream, key, seconds], values } = parseArgs({
   },
 });
 const [width, height] = values.size.split('x').map(Number);
-if (!base || !stream || !key || !(Number(seconds) > 0) || !(width > 0) || !(height > 0) || !['canvas', 'screen', 'camera'].includes(values.source)) {
-  console.error('usage: webrtc-publish.mjs BASE STREAM KEY SECONDS [--source canvas|screen|camera] [--simulcast] [--size 640x360] …');
+if (!base || !stream || !key || !(Number(seconds) > 0) || !(width > 0) || !(height > 0) || !['canvas', 'time', 'screen', 'camera'].includes(values.source)) {
+  console.error('usage: webrtc-publish.mjs BASE STREAM KEY SECONDS [--source canvas|time|screen|camera] [--simulcast] [--size 640x360] …');
   process.exit(2);
 }
 
@@ -32,7 +34,7 @@ if (!base || !stream || !key || !(Number(seconds) > 0) || !(width > 0) || !(heig
 async function publish({ endpoint, key, source, simulcast, width, height, fps, bitsPerSecond, codec, audio }) {
   const video = source === 'screen' ? (await navigator.mediaDevices.getDisplayMedia({ video: { frameRate: fps } })).getVideoTracks()[0]
     : source === 'camera' ? (await navigator.mediaDevices.getUserMedia({ video: { width, height, frameRate: fps } })).getVideoTracks()[0]
-      : canvasTrack();
+      : canvasTrack(source === 'time');
   video.contentHint = source === 'screen' ? 'detail' : 'motion';
   const pc = new RTCPeerConnection({ bundlePolicy: 'max-bundle' });
   const shares = [['l', 4, 0.08], ['m', 2, 0.22], ['h', 1, 0.7]];
@@ -40,6 +42,7 @@ async function publish({ endpoint, key, source, simulcast, width, height, fps, b
     ? shares.map(([rid, scaleResolutionDownBy, share]) => ({ rid, scaleResolutionDownBy, maxBitrate: share * bitsPerSecond }))
     : [{ maxBitrate: bitsPerSecond }];
   const transceiver = pc.addTransceiver(video, { direction: 'sendonly', sendEncodings });
+  if (source === 'time') await transceiver.sender.setParameters({ ...transceiver.sender.getParameters(), degradationPreference: 'maintain-resolution' });
   const codecs = RTCRtpSender.getCapabilities('video').codecs, wanted = `video/${codec}`.toLowerCase();
   transceiver.setCodecPreferences([...codecs.filter((one) => one.mimeType.toLowerCase() === wanted), ...codecs.filter((one) => one.mimeType.toLowerCase() !== wanted)]);
   if (audio) pc.addTransceiver(tone(), { direction: 'sendonly' });
@@ -58,7 +61,10 @@ async function publish({ endpoint, key, source, simulcast, width, height, fps, b
     parameters.encodings.find((one) => one.rid === 'h').active = false;
     return transceiver.sender.setParameters(parameters);
   };
-  await pc.setRemoteDescription({ type: 'answer', sdp: body });
+  // What is measured is the way, not how soon the browser believes that it is wide: it begins with 300 kbit/s.
+  const kbps = bitsPerSecond / 1000, wide = `;x-google-min-bitrate=${kbps};x-google-start-bitrate=${kbps}`;
+  const sdp = source === 'time' ? body.replace(/^a=fmtp:.*packetization-mode.*$/gm, (line) => line + wide) : body;
+  await pc.setRemoteDescription({ type: 'answer', sdp });
   const connected = await new Promise((resolve) => {
     const look = () => { if (pc.connectionState === 'connected' || pc.connectionState === 'failed') resolve(pc.connectionState === 'connected'); };
     pc.addEventListener('connectionstatechange', look);
@@ -67,9 +73,14 @@ async function publish({ endpoint, key, source, simulcast, width, height, fps, b
   });
   return { connected, connectMs: Math.round(performance.now() - startedMs), link: response.headers.get('link'), etag: response.headers.get('etag') };
 
-  function canvasTrack() {
+  function canvasTrack(timed) {
     const canvas = document.body.appendChild(Object.assign(document.createElement('canvas'), { width, height }));
-    const g = canvas.getContext('2d');
+    const g = canvas.getContext('2d', { alpha: false }), track = canvas.captureStream(timed ? 0 : fps).getVideoTracks()[0];
+    const cell = [width * timecode.WIDTH_SHARE / timecode.COLS, height * timecode.HEIGHT_SHARE / timecode.ROWS];
+    const paint = (on, i) => {
+      g.fillStyle = on ? '#fff' : '#000';
+      g.fillRect((i % timecode.COLS) * cell[0], Math.floor(i / timecode.COLS) * cell[1], cell[0] + 1, cell[1] + 1);
+    };
     let frame = 0;
     setInterval(() => {
       frame += 1;
@@ -80,8 +91,11 @@ async function publish({ endpoint, key, source, simulcast, width, height, fps, b
         g.fillStyle = `hsl(${(line * 40 + frame) % 360} 70% 70%)`;
         g.fillText(`${frame + line}: let answer = ${(frame * 7919 + line * 104729) % 100_000};`, (frame * 2 + line * 30) % width - width / 3, (line + 1) * height / 15);
       }
+      if (!timed) return;
+      timecode.cells(performance.timeOrigin + performance.now()).forEach(paint);
+      track.requestFrame();
     }, 1000 / fps);
-    return canvas.captureStream(fps).getVideoTracks()[0];
+    return track;
   }
 
   /** Another tone on each side: mono is heard at once. */
@@ -116,11 +130,19 @@ async function figures() {
   };
 }
 
-const server = http.createServer((_, response) => response.writeHead(200, { 'content-type': 'text/html' }).end('<!doctype html><meta charset="utf-8"><title>publisher</title>'));
+const PAGE = `<!doctype html><meta charset="utf-8"><title>publisher</title>
+<script type="module">import * as timecode from '/timecode.mjs'; window.timecode = timecode;</script>`;
+const SERVED = { '/': ['text/html', PAGE], '/timecode.mjs': ['text/javascript', fs.readFileSync(new URL('latency/timecode.mjs', import.meta.url))] };
+const server = http.createServer((request, response) => {
+  const [type, body] = SERVED[request.url] ?? [];
+  if (!type) return response.writeHead(404).end();
+  response.writeHead(200, { 'content-type': type }).end(body);
+});
 await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
 
 withPage(async (page) => {
   await page.goto(`http://127.0.0.1:${server.address().port}/`);
+  await page.waitForFunction('window.timecode');
   const begun = await within('publishing', page.evaluate(publish, {
     endpoint: `${base.replace(/\/$/, '')}/whip/${encodeURIComponent(stream)}`, key, source: values.source, simulcast: values.simulcast, width, height,
     fps: Number(values.fps), bitsPerSecond: Number(values.bitrate) * 1000, codec: values.codec, audio: !values['no-audio'],

@@ -2,8 +2,8 @@
 //
 //   node tests/tools/latency/joins.mjs PLAYER URL [COUNT=15]
 //
-// For `hls.js` and `shaka` counted from load() in a loaded page; for `page` from the start of the navigation. Joins are
-// spread at random over a Group of Pictures (environment GOP_MS=2000). Prints one line of JSON.
+// For `hls.js` and `shaka` counted from load() in a loaded page; for `whep` from its request; for `page` from the start of
+// the navigation. Joins are spread at random over a Group of Pictures (environment GOP_MS=2000). Prints one line of JSON.
 import { PLAYERS, stage } from './stage.mjs';
 import { summary } from './timecode.mjs';
 

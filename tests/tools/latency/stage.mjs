@@ -1,5 +1,5 @@
 // A browser for the tests: Debian's Chromium, one context for each player (a browser gives a host six connections in
-// HTTP/1.1, and one low-latency player uses four), and pages that hold a bare player of someone else's.
+// HTTP/1.1, and one low-latency player uses four), and pages that hold a bare player.
 // Environment: CHROMIUM=/usr/bin/chromium, HLS_CONFIG and SHAKA_CONFIG (JSON, laid over the low-latency defaults).
 import fs from 'node:fs';
 import http from 'node:http';
@@ -12,10 +12,11 @@ const modules = createRequire(import.meta.url);
 
 const FLAGS = ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
   '--disable-component-update', '--disable-sync', '--autoplay-policy=no-user-gesture-required',
-  '--disable-background-timer-throttling', '--disable-renderer-backgrounding', '--disable-backgrounding-occluded-windows'];
+  '--disable-background-timer-throttling', '--disable-renderer-backgrounding', '--disable-backgrounding-occluded-windows',
+  '--disable-features=WebRtcHideLocalIpsWithMdns'];
 
 const bare = (script, start) => `<!doctype html><meta charset="utf-8"><title>bare player</title>
-<video muted autoplay playsinline style="width:480px"></video><script src="/${script}"></script><script>
+<video muted autoplay playsinline style="width:480px"></video>${script && `<script src="/${script}"></script>`}<script>
 const video = document.querySelector('video');
 window.start = async (url, config) => { probe.mark(); ${start} };
 window.ready = true;</script>`;
@@ -35,12 +36,26 @@ const PAGES = {
     player.configure({ streaming: { lowLatencyMode: true } });
     player.configure(config);
     await player.load(url);`),
+  // Counted from the request: candidates are there by then.
+  '/whep.html': bare('', `
+    const pc = new RTCPeerConnection({ bundlePolicy: 'max-bundle' });
+    for (const kind of ['video', 'audio']) pc.addTransceiver(kind, { direction: 'recvonly' });
+    video.srcObject = new MediaStream(pc.getReceivers().map(({ track }) => track));
+    const gathered = new Promise((resolve) => { pc.onicecandidate = ({ candidate }) => { if (!candidate) resolve(); }; });
+    await pc.setLocalDescription();
+    await gathered;
+    probe.mark();
+    const response = await fetch(url, { method: 'POST', body: pc.localDescription.sdp, headers: { 'content-type': 'application/sdp' } });
+    const sdp = await response.text();
+    if (response.status !== 201) throw new Error(response.status + ': ' + sdp);
+    await pc.setRemoteDescription({ type: 'answer', sdp });`),
 };
 
 const SCRIPTS = { '/hls.js': 'hls.js/dist/hls.js', '/shaka.js': 'shaka-player/dist/shaka-player.compiled.js' };
 
-/** The players a page can be asked for. `page` is CodeCast's own watch page at its own address. */
-export const PLAYERS = ['hls.js', 'shaka', 'page'];
+/** The players a page can be asked for. `whep` is a bare one with a WHEP endpoint, `page` CodeCast's own watch page at its
+ *  own address. */
+export const PLAYERS = ['hls.js', 'shaka', 'whep', 'page'];
 
 /** timecode.mjs and probe.js as one script that leaves nothing behind but `window.probe`. */
 function probeScript() {
