@@ -239,7 +239,8 @@ pub fn connecting(config: &crate::config::WebRtc) -> transport::Config {
         public.extend(system::lan_address().into_iter().chain([loopback]).map(|ip| SocketAddr::new(ip, 0)));
         public.dedup();
     }
-    transport::Config { listen: config.address, public, tcp: config.tcp, sessions_max: config.sessions_max }
+    let (tcp, sessions_max, shards) = (config.tcp, config.sessions_max, config.shards);
+    transport::Config { listen: config.address, public, tcp, sessions_max, shards }
 }
 
 fn publishing(config: &crate::config::WebRtc) -> whip::Config {

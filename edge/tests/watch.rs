@@ -128,7 +128,7 @@ impl Server {
     async fn start() -> Self {
         let metrics = prometheus::Registry::new();
         let listen = "127.0.0.1:0".parse().unwrap();
-        let engine = transport::Config { listen, public: Vec::new(), tcp: false, sessions_max: 4 };
+        let engine = transport::Config { listen, public: Vec::new(), tcp: false, sessions_max: 4, shards: 2 };
         let engine = Engine::start(engine, &metrics).await.unwrap();
         let registry = Arc::new(Registry::new(SystemTime::now(), 4, |_| {}));
         let config = whep::Config { viewers_max: 4, ice_servers: Vec::new(), reach: Default::default() };

@@ -81,7 +81,7 @@ impl Server {
     async fn start(keys: Keys, sessions_max: usize) -> Self {
         let metrics = prometheus::Registry::new();
         let listen = SocketAddr::from(([127, 0, 0, 1], 0));
-        let engine = transport::Config { listen, public: Vec::new(), tcp: false, sessions_max };
+        let engine = transport::Config { listen, public: Vec::new(), tcp: false, sessions_max, shards: 2 };
         let engine = Engine::start(engine, &metrics).await.expect("a free port");
         let registry = Arc::new(Registry::new(SystemTime::now(), 10, |_| ()));
         let publishing = Metrics::new(&metrics).expect("once");

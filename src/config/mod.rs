@@ -89,6 +89,8 @@ pub struct WebRtc {
     pub advertise: Vec<SocketAddr>,
     pub tcp: bool,
     pub sessions_max: usize,
+    /// Found out where none was asked for.
+    pub shards: usize,
     pub ice_servers: Vec<IceServer>,
     pub keyframe_interval: Duration,
     pub reach: Reach,
@@ -136,6 +138,9 @@ const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
 /// Above this a limit on connections is a typing mistake: no machine has the descriptors.
 const CONNECTIONS_MAX: usize = 1_000_000;
+
+/// More threads than this on one port wait for each other.
+const SHARDS_MAX: usize = 64;
 
 impl Config {
     pub fn new(layers: &Layers) -> Result<Self, Error> {
@@ -227,6 +232,7 @@ impl WebRtc {
             advertise: reader.text("webrtc.advertise", |text| text.split_whitespace().map(advertised).collect())?,
             tcp: reader.switch("webrtc.tcp")?,
             sessions_max: reader.number("webrtc.sessions_max", 1..=100_000)?,
+            shards: shards(reader.number("webrtc.shards", 0..=SHARDS_MAX)?),
             ice_servers: reader.text("webrtc.ice_servers", ice_servers)?,
             keyframe_interval: reader.duration("webrtc.keyframe_interval", 500 * MS..=10 * SECOND)?,
             reach: Reach {
@@ -235,6 +241,13 @@ impl WebRtc {
             },
         })
     }
+}
+
+/// Half of the cores, since WebRTC is half of what a server does: HLS, ingest and the transcoder have the others. A core
+/// sends 2.5 Mbit/s to about 2,500 viewers, and four of them fill a network card of 25 Gbit/s.
+fn shards(asked: usize) -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    if asked > 0 { asked } else { (cores / 2).clamp(1, 4) }
 }
 
 /// An address with or without a port.

@@ -1,7 +1,7 @@
 //! The handle that WHIP and WHEP hold: peers are accepted, frames pushed, events awaited.
 //!
-//! All work is done by one thread (`udp.rs`) behind a bounded queue of commands. Handles never
-//! wait for it, but for the answer to an offer or a restart.
+//! All work is done by a few threads (`udp.rs`), each behind a bounded queue of commands. Handles never
+//! wait for them, but for the answer to an offer or a restart.
 
 use std::{
     io,
@@ -16,24 +16,24 @@ use std::{
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::{
     net::UdpSocket,
-    sync::{Notify, mpsc, oneshot},
+    sync::{Notify, oneshot},
     time::timeout,
 };
 
 use crate::{
+    directory::Told,
     dtls::Identity,
     event::{Closed, Event},
-    inbox::{self, Events, Inbox},
+    inbox::{self, Command, Commands, Events, Inbox},
+    listener,
     metrics::Metrics,
     resource::{Patch, PatchError},
     sdp::{Candidate, IceCredentials, Local, Negotiated, Protocol},
     send::{OutFrame, TrackKey},
     session::Setup,
-    stun, udp,
+    stun,
 };
 
-/// Commands that wait for the thread: a second of frames of hundreds of tracks.
-pub(crate) const COMMANDS_MAX: usize = 4096;
 /// ICE ufrag and password: 48 and 192 bits of randomness (RFC 8445 5.3 asks for 24 and 128).
 const UFRAG_BYTES: usize = 6;
 const PWD_BYTES: usize = 24;
@@ -51,6 +51,8 @@ pub struct Config {
     pub tcp: bool,
     /// Peers at once.
     pub sessions_max: usize,
+    /// Threads that share the port. The kernel spreads peers over them, on Linux; elsewhere there is one.
+    pub shards: usize,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -63,7 +65,7 @@ pub enum StartError {
     Metrics(#[from] prometheus::Error),
     #[error("WebRTC: listen address {0} stands for every interface: say which addresses are advertised")]
     NoAddress(SocketAddr),
-    #[error("WebRTC: its thread could not be started: {0}")]
+    #[error("WebRTC: a thread of it could not be started: {0}")]
     Thread(io::Error),
 }
 
@@ -77,12 +79,12 @@ pub enum AcceptError {
     Dtls(String),
 }
 
-/// The handle of the port and its thread; the thread ends with the last one.
+/// The handle of the port and its threads; they end with the last one.
 #[derive(Clone)]
 pub struct Engine(Arc<Inner>);
 
 struct Inner {
-    commands: mpsc::Sender<Command>,
+    commands: Commands,
     candidates: Vec<Candidate>,
     bound: SocketAddr,
     identity: Arc<Identity>,
@@ -113,13 +115,12 @@ impl Engine {
     pub async fn start(config: Config, registry: &prometheus::Registry) -> Result<Self, StartError> {
         let metrics = Metrics::new(registry)?;
         let identity = Arc::new(Identity::generate().map_err(|e| StartError::Certificate(e.to_string()))?);
-        let (commands, inbox) = mpsc::channel(COMMANDS_MAX);
-        let bound = udp::start(&config, inbox, metrics.clone()).await?;
+        let (commands, inboxes) = inbox::commands(listener::shards(&config));
+        let bound = listener::start(&config, inboxes, metrics.clone()).await?;
         let candidates = candidates(&config, bound)?;
         let random = SystemRandom::new();
         let probe = credentials(&random);
-        // The queue is empty still.
-        let _ = commands.try_send(Command::ExpectProbe(probe.clone()));
+        commands.to_all(|| Command::ExpectProbe(probe.clone()));
         Ok(Self(Arc::new(Inner {
             commands,
             candidates,
@@ -183,10 +184,11 @@ impl Engine {
     /// A track that many viewers share. They stay connected when it is dropped.
     pub fn outgoing(&self) -> Outgoing {
         let key = self.0.next.fetch_add(1, Ordering::Relaxed);
-        let shared = Arc::new(OutgoingShared { key, wanted: Notify::new() });
-        command(&self.0.commands, Command::AddTrack(Arc::clone(&shared)));
+        let shared = Arc::new(OutgoingShared { key, wanted: Notify::new(), told: Told::default() });
+        self.0.commands.to_all(|| Command::AddTrack(Arc::clone(&shared)));
         let (commands, metrics) = (self.0.commands.clone(), self.0.metrics.clone());
-        Outgoing { shared, commands, metrics, broken: AtomicBool::new(false) }
+        let broken = commands.shards().map(|_| AtomicBool::new(false)).collect();
+        Outgoing { shared, commands, metrics, broken }
     }
 
     /// A random number, for SSRCs and session addresses.
@@ -218,7 +220,7 @@ impl Engine {
         let command = Command::Accept { id, setup: Box::new(setup), owner, accepted };
         // There before it is waited for: who asked may be gone meanwhile, and dropping it closes it.
         let session = Session { control: Control { id, engine: self.clone(), shared }, events: inbox, over: false };
-        self.0.commands.send(command).await.map_err(|_| AcceptError::Stopped)?;
+        self.0.commands.send(id, command).await.map_err(|_| AcceptError::Stopped)?;
         result.await.map_err(|_| AcceptError::Stopped)?.map_err(AcceptError::Dtls)?;
         Ok(Accepted { session, answer })
     }
@@ -290,7 +292,7 @@ impl Session {
 
     /// WHIP: asks the publisher for a keyframe of one of its layers; coalesced.
     pub fn request_keyframe(&self, layer: usize) {
-        command(&self.control.engine.0.commands, Command::RequestKeyframe { id: self.control.id, layer });
+        self.control.command(Command::RequestKeyframe { id: self.control.id, layer });
     }
 }
 
@@ -326,7 +328,7 @@ impl Control {
         let restarted = Restarted { fragment, ufrag: local.ufrag().to_owned() };
         let (done, result) = oneshot::channel();
         let restart = Command::Restart { id: self.id, replaces: ice.ufrag, local, remote, done };
-        self.engine.0.commands.send(restart).await.map_err(|_| PatchError::Gone)?;
+        self.engine.0.commands.send(self.id, restart).await.map_err(|_| PatchError::Gone)?;
         result.await.unwrap_or(Err(PatchError::Gone))?;
         Ok(Some(restarted))
     }
@@ -341,49 +343,48 @@ impl Control {
     }
 
     pub fn close(&self) {
-        command(&self.engine.0.commands, Command::Close { id: self.id });
+        self.command(Command::Close { id: self.id });
     }
 
     /// WHEP: goes over to another track of the picture at its next keyframe.
     pub fn select(&self, video: &Outgoing) {
-        command(&self.engine.0.commands, Command::Select { id: self.id, track: video.shared.key });
+        self.command(Command::Select { id: self.id, track: video.shared.key });
     }
-}
 
-/// Never waits. A full queue is retried by a task: such a command must not be lost.
-fn command(commands: &mpsc::Sender<Command>, command: Command) {
-    let Err(mpsc::error::TrySendError::Full(command)) = commands.try_send(command) else { return };
-    if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-        let commands = commands.clone();
-        runtime.spawn(async move { commands.send(command).await });
+    fn command(&self, command: Command) {
+        self.engine.0.commands.to_home(self.id, command);
     }
 }
 
 /// One track that many viewers share.
 pub struct Outgoing {
     shared: Arc<OutgoingShared>,
-    commands: mpsc::Sender<Command>,
+    commands: Commands,
     metrics: Metrics,
-    /// A frame was lost here: nothing but a keyframe makes sense of what follows.
-    broken: AtomicBool,
+    /// A frame was lost on the way to this shard: nothing but a keyframe makes sense of what follows.
+    broken: Box<[AtomicBool]>,
 }
 
 pub(crate) struct OutgoingShared {
     pub(crate) key: TrackKey,
     pub(crate) wanted: Notify,
+    pub(crate) told: Told,
 }
 
 impl Outgoing {
-    /// One frame for all viewers. Never waits: where the thread cannot keep up it is dropped and counted.
+    /// One frame for all viewers. Never waits: where a thread cannot keep up it is dropped there and counted.
     pub fn push(&self, frame: OutFrame) {
-        let keyframe = frame.keyframe;
-        let makes_sense = keyframe || !self.broken.load(Ordering::Relaxed);
-        let pushed = makes_sense && self.commands.try_send(Command::Push { track: self.shared.key, frame }).is_ok();
-        if !pushed {
-            self.metrics.frames_dropped.inc();
-            self.shared.wanted.notify_one();
+        let frame = Arc::new(frame);
+        for (shard, broken) in self.broken.iter().enumerate() {
+            let makes_sense = frame.keyframe || !broken.load(Ordering::Relaxed);
+            let push = || Command::Push { track: self.shared.key, frame: Arc::clone(&frame) };
+            let pushed = makes_sense && self.commands.try_send(shard, push());
+            if !pushed {
+                self.metrics.frames_dropped.inc();
+                self.shared.wanted.notify_one();
+            }
+            broken.store(!pushed, Ordering::Relaxed);
         }
-        self.broken.store(!pushed, Ordering::Relaxed);
     }
 
     /// Waits until a viewer needs a keyframe that is not here; coalesced.
@@ -394,44 +395,8 @@ impl Outgoing {
 
 impl Drop for Outgoing {
     fn drop(&mut self) {
-        command(&self.commands, Command::RemoveTrack(self.shared.key));
+        self.commands.to_all(|| Command::RemoveTrack(self.shared.key));
     }
-}
-
-/// What the thread is told.
-pub(crate) enum Command {
-    Accept {
-        id: u64,
-        setup: Box<Setup>,
-        owner: Owner,
-        accepted: oneshot::Sender<Result<(), String>>,
-    },
-    /// `replaces`: our user name fragment as it was when the restart was asked for.
-    Restart {
-        id: u64,
-        replaces: String,
-        local: IceCredentials,
-        remote: IceCredentials,
-        done: oneshot::Sender<Result<(), PatchError>>,
-    },
-    RequestKeyframe {
-        id: u64,
-        layer: usize,
-    },
-    Select {
-        id: u64,
-        track: TrackKey,
-    },
-    Close {
-        id: u64,
-    },
-    AddTrack(Arc<OutgoingShared>),
-    RemoveTrack(TrackKey),
-    Push {
-        track: TrackKey,
-        frame: OutFrame,
-    },
-    ExpectProbe(IceCredentials),
 }
 
 /// The way back to who owns a session.

@@ -19,7 +19,7 @@ pub(crate) const CONSENT: Duration = Duration::from_secs(30);
 /// Addresses of one peer: interfaces, each by IPv4, IPv6 and a NAT or two.
 const PATHS_MAX: usize = 16;
 /// A path that is silent so long is given up for one that is not: browsers check every 2.5 s.
-const PATH_SILENCE: Duration = Duration::from_secs(6);
+pub(crate) const PATH_SILENCE: Duration = Duration::from_secs(6);
 
 pub(crate) struct Agent {
     local: Local,
@@ -95,6 +95,11 @@ impl Agent {
         self.paths.iter().any(|known| known.path == path && now < known.heard + PATH_SILENCE)
     }
 
+    /// When the peer was heard on this path last.
+    pub(crate) fn last_heard(&self, path: Path) -> Option<Instant> {
+        self.paths.iter().find(|known| known.path == path).map(|known| known.heard)
+    }
+
     /// Where media goes.
     pub(crate) fn selected(&self) -> Option<Path> {
         self.nominated
@@ -111,6 +116,11 @@ impl Agent {
 
     pub(crate) fn former_ufrag(&self) -> Option<&str> {
         self.former.as_ref().map(|former| former.ufrag.as_str())
+    }
+
+    /// What checks may name, and the key that proves them.
+    pub(crate) fn names(&self) -> impl Iterator<Item = (&str, &hmac::Key)> {
+        [Some(&self.local), self.former.as_ref()].into_iter().flatten().map(|local| (local.ufrag.as_str(), &local.key))
     }
 
     /// Only from there DTLS and SRTP are looked at.

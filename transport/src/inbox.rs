@@ -1,10 +1,25 @@
-//! The bounded way of events from the engine's thread to a session's owner.
+//! The bounded ways between handles and threads: commands in, events out, and what threads give each other.
+//!
+//! A session's commands go to the shard that accepted it, its home, which passes them on where it has
+//! given the session away: so they come in order.
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
-use crate::event::Event;
+use crate::{
+    engine::{OutgoingShared, Owner},
+    event::Event,
+    resource::PatchError,
+    sdp::IceCredentials,
+    send::{OutFrame, TrackKey},
+    session::Setup,
+    shard::Handed,
+    udp::Slot,
+};
+
+/// Commands that wait for a thread: a second of frames of hundreds of tracks.
+const COMMANDS_MAX: usize = 4096;
 
 /// Events that wait for a session's owner: some seconds of frames.
 const EVENTS_MAX: usize = 512;
@@ -53,6 +68,118 @@ impl Inbox {
     /// Cancel safe.
     pub(crate) async fn recv(&mut self) -> Option<Event> {
         self.0.recv().await.map(|(event, _)| event)
+    }
+}
+
+/// What a thread is told.
+pub(crate) enum Command {
+    Accept {
+        id: u64,
+        setup: Box<Setup>,
+        owner: Owner,
+        accepted: oneshot::Sender<Result<(), String>>,
+    },
+    /// `replaces`: our user name fragment as it was when the restart was asked for.
+    Restart {
+        id: u64,
+        replaces: String,
+        local: IceCredentials,
+        remote: IceCredentials,
+        done: oneshot::Sender<Result<(), PatchError>>,
+    },
+    RequestKeyframe {
+        id: u64,
+        layer: usize,
+    },
+    Select {
+        id: u64,
+        track: TrackKey,
+    },
+    Close {
+        id: u64,
+    },
+    AddTrack(Arc<OutgoingShared>),
+    RemoveTrack(TrackKey),
+    Push {
+        track: TrackKey,
+        frame: Arc<OutFrame>,
+    },
+    ExpectProbe(IceCredentials),
+}
+
+impl Command {
+    /// The session that it is for, if that may have been given to another shard.
+    pub(crate) fn session(&self) -> Option<u64> {
+        match self {
+            Self::Restart { id, .. } | Self::RequestKeyframe { id, .. } | Self::Select { id, .. } | Self::Close { id } => {
+                Some(*id)
+            }
+            Self::Accept { .. } | Self::AddTrack(_) | Self::RemoveTrack(_) | Self::Push { .. } | Self::ExpectProbe(_) => None,
+        }
+    }
+}
+
+/// The ways to all threads, which end when the last of these is gone.
+#[derive(Clone)]
+pub(crate) struct Commands(Arc<[mpsc::Sender<Command>]>);
+
+/// A way to each of so many threads, and its end there.
+pub(crate) fn commands(shards: usize) -> (Commands, Vec<mpsc::Receiver<Command>>) {
+    let (senders, receivers): (Vec<_>, Vec<_>) = (0..shards).map(|_| mpsc::channel(COMMANDS_MAX)).unzip();
+    (Commands(senders.into()), receivers)
+}
+
+impl Commands {
+    pub(crate) fn shards(&self) -> Range<usize> {
+        0..self.0.len()
+    }
+
+    /// Waits for room.
+    pub(crate) async fn send(&self, id: u64, command: Command) -> Result<(), ()> {
+        self.0[self.home(id)].send(command).await.map_err(drop)
+    }
+
+    /// For what may be lost. False when there is no room.
+    pub(crate) fn try_send(&self, shard: usize, command: Command) -> bool {
+        self.0[shard].try_send(command).is_ok()
+    }
+
+    /// Never waits, never lost.
+    pub(crate) fn to_home(&self, id: u64, command: Command) {
+        send_later(&self.0[self.home(id)], command);
+    }
+
+    pub(crate) fn to_all(&self, command: impl Fn() -> Command) {
+        self.0.iter().for_each(|shard| send_later(shard, command()));
+    }
+
+    fn home(&self, id: u64) -> usize {
+        (id % self.0.len() as u64) as usize
+    }
+}
+
+/// Where what a thread is told comes from, and where it tells others.
+pub(crate) struct Ends {
+    pub(crate) commands: mpsc::Receiver<Command>,
+    pub(crate) messages: mpsc::Receiver<Message>,
+    /// Of all shards, by their numbers.
+    pub(crate) neighbours: Vec<mpsc::Sender<Message>>,
+}
+
+/// From shard to shard.
+pub(crate) enum Message {
+    /// The slot of a session comes with it.
+    Handed(Handed, Option<Slot>),
+    /// For a session that was given away.
+    Command(Command),
+}
+
+/// Never waits. A full queue is retried by a task: such a message must not be lost.
+pub(crate) fn send_later<T: Send + 'static>(sender: &mpsc::Sender<T>, message: T) {
+    let Err(mpsc::error::TrySendError::Full(message)) = sender.try_send(message) else { return };
+    if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+        let sender = sender.clone();
+        runtime.spawn(async move { sender.send(message).await });
     }
 }
 

@@ -9,11 +9,13 @@
 //! It answers as ICE-lite agent and, wherever the offer allows, as DTLS server. It knows nothing of
 //! streams, rungs or playlists. `engine`, `inbox`, `udp` and `tcp` are its shells; all else is sans-IO.
 
+mod directory;
 mod dtls;
 mod engine;
 mod event;
 mod ice;
 mod inbox;
+mod listener;
 mod metrics;
 #[cfg(test)]
 mod pair_tests;

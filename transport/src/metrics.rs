@@ -2,7 +2,7 @@
 
 use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
-use crate::{event::Closed, session::Counts, shard::Fate};
+use crate::event::Closed;
 
 #[derive(Clone)]
 pub(crate) struct Metrics {
@@ -27,6 +27,9 @@ pub(crate) struct Metrics {
     pub(crate) tcp_refused: IntCounter,
     /// Bytes that wait for the socket.
     pub(crate) backlog: IntGauge,
+    /// Between shards.
+    pub(crate) handed: IntCounter,
+    pub(crate) handed_lost: IntCounter,
 }
 
 impl Metrics {
@@ -54,7 +57,7 @@ impl Metrics {
         Ok(Self {
             sessions: gauge("sessions", "Peers, publishers and viewers")?,
             closed,
-            datagrams: Fate::ALL.iter().map(|fate| datagrams.with_label_values(&[fate.as_str()])).collect(),
+            datagrams: Fate::ENDS.iter().map(|fate| datagrams.with_label_values(&[fate.as_str()])).collect(),
             sent_bytes: counter("sent_bytes_total", "Bytes of datagrams sent")?,
             sent_datagrams: counter("sent_datagrams_total", "Datagrams sent")?,
             sent_bursts: counter("sent_bursts_total", "Calls that sent datagrams")?,
@@ -68,13 +71,17 @@ impl Metrics {
             fell_behind: counter("fell_behind_total", "Viewers that skipped to the next keyframe")?,
             frames_dropped: counter("frames_dropped_total", "Frames lost to an overloaded engine or a slow owner")?,
             backlog: gauge("send_backlog_bytes", "Bytes that wait until the socket takes more")?,
+            handed: counter("handed_datagrams_total", "Datagrams that came to another thread than their session's")?,
+            handed_lost: counter("handed_lost_total", "Those lost since that thread could not keep up")?,
             tcp_connections: gauge("tcp_connections", "ICE-TCP connections")?,
             tcp_refused: counter("tcp_refused_total", "ICE-TCP connections refused or ended for what they sent")?,
         })
     }
 
     pub(crate) fn received(&self, fate: Fate) {
-        self.datagrams[fate as usize].inc();
+        if let Some(counter) = self.datagrams.get(fate as usize) {
+            counter.inc();
+        }
     }
 
     pub(crate) fn closed(&self, reason: &Closed) {
@@ -88,5 +95,59 @@ impl Metrics {
         self.repeated.inc_by(counts.repeated);
         self.picture_losses.inc_by(counts.picture_losses);
         self.fell_behind.inc_by(counts.fell_behind);
+    }
+}
+
+/// Where a datagram ended. The names are metric labels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    Check,
+    Media,
+    /// A check for no session here, or one whose sender does not know the password.
+    Forged,
+    /// No check, and from an address that has not passed one.
+    Unproved,
+    /// No protocol of ours.
+    Malformed,
+    /// The session is another shard's, where it is counted.
+    Handed,
+}
+
+impl Fate {
+    /// Those that are an end.
+    pub(crate) const ENDS: [Self; 5] = [Self::Check, Self::Media, Self::Forged, Self::Unproved, Self::Malformed];
+
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Check => "check",
+            Self::Media => "media",
+            Self::Forged => "forged",
+            Self::Unproved => "unproved",
+            Self::Malformed => "malformed",
+            Self::Handed => "handed",
+        }
+    }
+}
+
+/// Counted by the shard.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    pub(crate) unopened: u64,
+    /// Packets that belong to nothing that was negotiated.
+    pub(crate) strays: u64,
+    pub(crate) repeated: u64,
+    pub(crate) nacked: u64,
+    pub(crate) picture_losses: u64,
+    pub(crate) fell_behind: u64,
+}
+
+impl std::ops::AddAssign for Counts {
+    fn add_assign(&mut self, more: Self) {
+        self.unopened += more.unopened;
+        self.strays += more.strays;
+        self.repeated += more.repeated;
+        self.nacked += more.nacked;
+        self.picture_losses += more.picture_losses;
+        self.fell_behind += more.fell_behind;
     }
 }

@@ -1,5 +1,7 @@
-//! Whole calls in virtual time: our shard against `rtc`'s peer connection, over an emulated network
-//! that delays, loses, repeats and reorders.
+//! Whole calls in virtual time: our shards against `rtc`'s peer connection, over an emulated network
+//! that delays, loses, repeats and reorders. One shard or several: the peer must not notice.
+
+mod shards_tests;
 
 use std::{
     collections::BTreeMap,
@@ -34,12 +36,13 @@ use rtc::{
 use crate::{
     dtls::Identity,
     event::{Closed, Event},
+    metrics::Fate,
     path::Path,
     resource::PatchError,
-    sdp::{self, Candidate, IceCredentials, Local, Offer, Protocol, SendVideo, Sending, Wants, negotiate},
+    sdp::{self, Candidate, IceCredentials, Local, Negotiated, Offer, Protocol, SendVideo, Sending, Wants, negotiate},
     send::OutFrame,
     session::Setup,
-    shard::{Fate, Shard},
+    shard::together::Shards,
 };
 
 const MS: Duration = Duration::from_millis(1);
@@ -94,9 +97,10 @@ impl Link {
     }
 }
 
-/// A viewer of one H.264 track, and everything between it and our shard.
+/// A viewer of one H.264 track, and everything between it and our shards.
 struct Call {
-    shard: Shard,
+    shards: Shards,
+    negotiated: Negotiated,
     identity: Arc<Identity>,
     viewer: rtc::peer_connection::RTCPeerConnection,
     viewer_address: SocketAddr,
@@ -117,8 +121,13 @@ fn our_address() -> SocketAddr {
     "203.0.113.9:8189".parse().unwrap()
 }
 
+/// The same call with one shard and with several, where neither its home nor its second address is where it begins.
+fn calls(weather: Weather) -> impl Iterator<Item = Call> {
+    [1, 2, 4].into_iter().map(move |shards| Call::new(shards, weather))
+}
+
 impl Call {
-    fn new(weather: Weather) -> Self {
+    fn new(shards: usize, weather: Weather) -> Self {
         let now = Instant::now();
         let viewer_address: SocketAddr = "10.0.0.2:5000".parse().unwrap();
         let mut engine = MediaEngine::default();
@@ -153,25 +162,18 @@ impl Call {
             stream_id: "live".into(),
         });
         let negotiated = negotiate(&Offer::parse(offer.as_bytes()).unwrap(), &wants).unwrap();
-        let local = IceCredentials::new("ours", "0123456789abcdefghijklmn").unwrap();
+        let local = credentials("ours");
         let candidates = [Candidate { address: our_address(), protocol: Protocol::Udp }];
         let answer =
             negotiated.answer(&Local { ice: &local, fingerprint: &identity.fingerprint, candidates: &candidates, session_id: 1 });
         viewer.set_remote_description(now, RTCSessionDescription::answer(answer).unwrap()).unwrap();
-        let mut shard = Shard::default();
-        shard.add_track(TRACK);
-        shard.add_track(OTHER_TRACK);
-        let setup = Setup {
-            negotiated,
-            local,
-            identity: Arc::clone(&identity),
-            wall: (now, SystemTime::now()),
-            random: [7; 32],
-            sends: Some([Some(TRACK), None]),
-        };
-        shard.accept(now, SESSION, setup).unwrap();
+        let mut shards = Shards::new(shards, now);
+        shards.add_track(TRACK);
+        shards.add_track(OTHER_TRACK);
+        shards.accept(now, SESSION, setup(&negotiated, local, &identity, now)).unwrap();
         Self {
-            shard,
+            shards,
+            negotiated,
             identity,
             viewer,
             viewer_address,
@@ -206,15 +208,15 @@ impl Call {
             self.up.send(self.now, sent.message);
         }
         while let Some(datagram) = self.up.arrive(self.now) {
-            self.shard.handle_datagram(self.now, self.path(), &datagram);
+            self.shards.handle_datagram(self.now, self.path(), &datagram);
         }
-        self.shard.handle_timeout(self.now);
-        while let Some((_, path, burst)) = self.shard.poll_transmit() {
+        self.shards.handle_timeout(self.now);
+        while let Some((_, path, burst)) = self.shards.poll_transmit() {
             if path == self.path() {
                 burst.datagrams().for_each(|datagram| self.down.send(self.now, BytesMut::from(datagram)));
             }
         }
-        self.events.extend(std::iter::from_fn(|| self.shard.poll_event()).map(|(_, event)| event));
+        self.events.extend(std::iter::from_fn(|| self.shards.poll_event()).map(|(_, event)| event));
         while let Some(message) = self.down.arrive(self.now) {
             let transport = self.context();
             let _ = self.viewer.handle_read(TaggedBytesMut { now: self.now, transport, message });
@@ -243,12 +245,27 @@ impl Call {
             let keyframe = self.frames.is_multiple_of(60);
             let payloads = (0..5).map(|_| Bytes::from(vec![0x41; if keyframe { 1100 } else { 600 }])).collect();
             let (timestamp, at_us) = (self.frames * 3000, self.frames as i64 * 33_333);
-            for viewer in self.shard.push(self.now, track, OutFrame { timestamp, at_us, keyframe, payloads }) {
-                self.shard.advance(self.now, viewer);
+            for viewer in self.shards.push(self.now, track, OutFrame { timestamp, at_us, keyframe, payloads }) {
+                self.shards.advance(self.now, viewer);
             }
             self.frames += 1;
             self.run(33);
         }
+    }
+}
+
+fn credentials(ufrag: &str) -> IceCredentials {
+    IceCredentials::new(ufrag, "0123456789abcdefghijklmn").unwrap()
+}
+
+fn setup(negotiated: &Negotiated, local: IceCredentials, identity: &Arc<Identity>, now: Instant) -> Setup {
+    Setup {
+        negotiated: negotiated.clone(),
+        local,
+        identity: Arc::clone(identity),
+        wall: (now, SystemTime::now()),
+        random: [7; 32],
+        sends: Some([Some(TRACK), None]),
     }
 }
 
@@ -265,118 +282,123 @@ fn host(address: SocketAddr) -> rtc::ice::candidate::Candidate {
 
 #[test]
 fn a_viewer_joins_at_once_and_gets_everything() {
-    let mut call = Call::new(Weather { delay: 5 * MS, ..Default::default() });
-    call.run(1500);
-    assert!(call.connected.is_some_and(|after| after < 250 * MS), "connected after {:?}", call.connected);
-    assert!(matches!(call.events[..], [Event::Connected { .. }]));
-    call.stream(TRACK, 90);
-    assert_eq!(call.got.len(), 450);
-    assert!(call.got.windows(2).all(|pair| pair[1].0 == pair[0].0.wrapping_add(1)), "in order, without a gap");
+    for mut call in calls(Weather { delay: 5 * MS, ..Default::default() }) {
+        call.run(1500);
+        assert!(call.connected.is_some_and(|after| after < 250 * MS), "connected after {:?}", call.connected);
+        assert!(matches!(call.events[..], [Event::Connected { .. }]));
+        call.stream(TRACK, 90);
+        assert_eq!(call.got.len(), 450);
+        assert!(call.got.windows(2).all(|pair| pair[1].0 == pair[0].0.wrapping_add(1)), "in order, without a gap");
+    }
 }
 
 #[test]
 fn a_handshake_survives_heavy_loss() {
-    let mut call = Call::new(Weather { delay: 20 * MS, lose: 5, repeat: 7, reorder: 6 });
-    call.run(4000);
-    assert!(call.connected.is_some(), "20 % loss both ways");
+    for mut call in calls(Weather { delay: 20 * MS, lose: 5, repeat: 7, reorder: 6 }) {
+        call.run(4000);
+        assert!(call.connected.is_some(), "20 % loss both ways");
+    }
 }
 
 #[test]
 fn lost_packets_are_sent_again() {
-    let mut call = Call::new(Weather { delay: 20 * MS, ..Default::default() });
-    call.run(300);
-    (call.up.weather.lose, call.down.weather.lose) = (20, 20);
-    call.stream(TRACK, 300);
-    call.down.weather.lose = 0;
-    call.stream(TRACK, 30);
-    let mut sequences: Vec<u16> = call.got.iter().map(|(sequence, ..)| *sequence).collect();
-    sequences.sort_unstable();
-    sequences.dedup();
-    assert!(call.down.lost > 40, "{} lost", call.down.lost);
-    let missing = 330 * 5 - sequences.len();
-    assert!(missing <= 15, "of 1650 packets {missing} never came; the peer gives up late ones by itself");
-    assert!(call.shard.take_counts().repeated > 40);
+    for mut call in calls(Weather { delay: 20 * MS, ..Default::default() }) {
+        call.run(300);
+        (call.up.weather.lose, call.down.weather.lose) = (20, 20);
+        call.stream(TRACK, 300);
+        call.down.weather.lose = 0;
+        call.stream(TRACK, 30);
+        let mut sequences: Vec<u16> = call.got.iter().map(|(sequence, ..)| *sequence).collect();
+        sequences.sort_unstable();
+        sequences.dedup();
+        assert!(call.down.lost > 40, "{} lost", call.down.lost);
+        let missing = 330 * 5 - sequences.len();
+        assert!(missing <= 15, "of 1650 packets {missing} never came; the peer gives up late ones by itself");
+        assert!(call.shards.take_counts().repeated > 40);
+    }
 }
 
 #[test]
 fn a_viewer_that_moves_goes_on() {
-    let mut call = Call::new(Weather { delay: 5 * MS, ..Default::default() });
-    call.run(200);
-    call.stream(TRACK, 30);
-    let before = call.got.len();
-    let stranger = Path::Udp { remote: "198.51.100.7:4000".parse().unwrap(), local: None };
-    assert_eq!(call.shard.handle_datagram(call.now, stranger, &[0x80, 96, 0, 0]), Fate::Unproved);
-    assert_eq!(call.shard.handle_datagram(call.now, stranger, &[22, 254, 253]), Fate::Unproved);
-    call.stream(TRACK, 30);
-    assert_eq!(call.got.len(), before + 150);
-    // A NAT gives it another port. Its checks come from there and nominate nothing anew; once the former port has been
-    // silent for a while, everything goes there.
-    call.behind = Some("10.0.0.2:6000".parse().unwrap());
-    call.stream(TRACK, 600);
-    let moved = call.got.len();
-    call.stream(TRACK, 30);
-    assert_eq!(call.got.len(), moved + 150);
+    for mut call in calls(Weather { delay: 5 * MS, ..Default::default() }) {
+        call.run(200);
+        call.stream(TRACK, 30);
+        let before = call.got.len();
+        let stranger = Path::Udp { remote: "198.51.100.7:4000".parse().unwrap(), local: None };
+        assert_eq!(call.shards.handle_datagram(call.now, stranger, &[0x80, 96, 0, 0]), Fate::Unproved);
+        assert_eq!(call.shards.handle_datagram(call.now, stranger, &[22, 254, 253]), Fate::Unproved);
+        call.stream(TRACK, 30);
+        assert_eq!(call.got.len(), before + 150);
+        // A NAT gives it another port. Its checks come from there and nominate nothing anew; once the former port has been
+        // silent for a while, everything goes there.
+        call.behind = Some("10.0.0.2:6000".parse().unwrap());
+        call.stream(TRACK, 600);
+        let moved = call.got.len();
+        call.stream(TRACK, 30);
+        assert_eq!(call.got.len(), moved + 150);
+    }
 }
 
 #[test]
 fn a_viewer_goes_over_to_another_layer_at_its_keyframe() {
-    let mut call = Call::new(Weather { delay: 5 * MS, ..Default::default() });
-    call.run(200);
-    call.stream(TRACK, 31);
-    call.shard.select(call.now, SESSION, OTHER_TRACK);
-    assert_eq!(call.shard.poll_wanted(call.now), Some(OTHER_TRACK));
-    call.stream(OTHER_TRACK, 10);
-    assert_eq!(call.got.len(), 31 * 5, "no keyframe there yet");
-    call.stream(TRACK, 9);
-    call.frames = 60;
-    call.stream(OTHER_TRACK, 10);
-    call.run(50);
-    assert_eq!(call.got.len(), (31 + 9 + 10) * 5);
-    assert!(call.got.windows(2).all(|pair| pair[1].0 == pair[0].0.wrapping_add(1)), "continuous numbers");
-    assert!(call.got.windows(2).all(|pair| pair[1].1.wrapping_sub(pair[0].1) < 100_000), "time goes on");
+    for mut call in calls(Weather { delay: 5 * MS, ..Default::default() }) {
+        call.run(200);
+        call.stream(TRACK, 31);
+        call.shards.select(call.now, SESSION, OTHER_TRACK);
+        assert_eq!(call.shards.poll_wanted(call.now), Some(OTHER_TRACK));
+        call.stream(OTHER_TRACK, 10);
+        assert_eq!(call.got.len(), 31 * 5, "no keyframe there yet");
+        call.stream(TRACK, 9);
+        call.frames = 60;
+        call.stream(OTHER_TRACK, 10);
+        call.run(50);
+        assert_eq!(call.got.len(), (31 + 9 + 10) * 5);
+        assert!(call.got.windows(2).all(|pair| pair[1].0 == pair[0].0.wrapping_add(1)), "continuous numbers");
+        assert!(call.got.windows(2).all(|pair| pair[1].1.wrapping_sub(pair[0].1) < 100_000), "time goes on");
+    }
 }
 
 /// Both were asked for when our name was the first one.
 #[test]
 fn of_two_restarts_at_once_the_first_counts() {
-    let mut call = Call::new(Weather { delay: 5 * MS, ..Default::default() });
-    call.run(200);
-    let mut restart = |id, ufrag| {
-        let local = IceCredentials::new(ufrag, "0123456789abcdefghijklmn").unwrap();
-        call.shard.restart(call.now, id, "ours", &local)
-    };
-    assert_eq!(restart(SESSION, "second"), Ok(()));
-    assert_eq!(restart(SESSION, "third"), Err(PatchError::OtherSession));
-    assert_eq!(restart(SESSION + 1, "third"), Err(PatchError::Gone));
-    call.stream(TRACK, 3);
-    assert_eq!(call.got.len(), 3 * 5, "media goes on");
+    for mut call in calls(Weather { delay: 5 * MS, ..Default::default() }) {
+        call.run(200);
+        let mut restart = |id, ufrag| call.shards.restart(call.now, id, "ours", &credentials(ufrag));
+        assert_eq!(restart(SESSION, "second"), Ok(()));
+        assert_eq!(restart(SESSION, "third"), Err(PatchError::OtherSession));
+        assert_eq!(restart(SESSION + 1, "third"), Err(PatchError::Gone));
+        call.stream(TRACK, 3);
+        assert_eq!(call.got.len(), 3 * 5, "media goes on");
+    }
 }
 
 #[test]
 fn silence_ends_a_session_and_nothing_is_kept() {
-    let mut call = Call::new(Weather { delay: 5 * MS, ..Default::default() });
-    call.run(200);
-    call.stream(TRACK, 3);
-    assert_eq!(call.shard.viewers(TRACK), 1);
-    call.up.weather.lose = 1;
-    call.run(31_000);
-    assert!(matches!(call.events.last(), Some(Event::Closed(Closed::ConsentLost))), "{:?}", call.events.last());
-    assert_eq!((call.shard.sessions(), call.shard.viewers(TRACK), call.shard.poll_timeout()), (0, 0, None));
+    for mut call in calls(Weather { delay: 5 * MS, ..Default::default() }) {
+        call.run(200);
+        call.stream(TRACK, 3);
+        assert_eq!(call.shards.viewers(TRACK), 1);
+        call.up.weather.lose = 1;
+        call.run(31_000);
+        assert!(matches!(call.events.last(), Some(Event::Closed(Closed::ConsentLost))), "{:?}", call.events.last());
+        assert_eq!((call.shards.sessions(), call.shards.viewers(TRACK), call.shards.poll_timeout()), (0, 0, None));
+        assert_eq!((call.shards.paths(), call.shards.entries()), (0, 0));
+    }
 }
 
 #[test]
 fn a_peer_that_never_comes_is_given_up() {
-    let mut call = Call::new(Weather { delay: 5 * MS, lose: 1, ..Default::default() });
-    call.run(21_000);
-    assert!(matches!(call.events[..], [Event::Closed(Closed::Unreachable)]));
+    for mut call in calls(Weather { delay: 5 * MS, lose: 1, ..Default::default() }) {
+        call.run(21_000);
+        assert!(matches!(call.events[..], [Event::Closed(Closed::Unreachable)]));
+    }
 }
 
 #[test]
 fn a_certificate_other_than_the_offer_named_is_refused() {
-    let mut call = Call::new(Weather { delay: 5 * MS, ..Default::default() });
-    let mut other = Shard::default();
-    other.add_track(TRACK);
-    std::mem::swap(&mut call.shard, &mut other);
+    let mut call = Call::new(1, Weather { delay: 5 * MS, ..Default::default() });
+    call.shards = Shards::new(1, call.now);
+    call.shards.add_track(TRACK);
     let identity = Arc::clone(&call.identity);
     let offer = call.viewer.local_description().unwrap().sdp;
     let at = offer.find("fingerprint:sha-256 ").unwrap() + 20;
@@ -388,16 +410,7 @@ fn a_certificate_other_than_the_offer_named_is_refused() {
         stream_id: "s".into(),
     });
     let negotiated = sdp::negotiate(&Offer::parse(forged.as_bytes()).unwrap(), &wants).unwrap();
-    let local = IceCredentials::new("ours", "0123456789abcdefghijklmn").unwrap();
-    let setup = Setup {
-        negotiated,
-        local,
-        identity,
-        wall: (call.now, SystemTime::now()),
-        random: [7; 32],
-        sends: Some([Some(TRACK), None]),
-    };
-    call.shard.accept(call.now, SESSION, setup).unwrap();
+    call.shards.accept(call.now, SESSION, setup(&negotiated, credentials("ours"), &identity, call.now)).unwrap();
     call.run(3000);
     assert!(call.connected.is_none());
     let told = "the certificate is not the one that the offer named";
@@ -406,15 +419,15 @@ fn a_certificate_other_than_the_offer_named_is_refused() {
 
 /// A viewer in the middle of catching up with a GOP.
 fn catching_up() -> Call {
-    let mut call = Call::new(Weather { delay: 5 * MS, ..Default::default() });
+    let mut call = Call::new(1, Weather { delay: 5 * MS, ..Default::default() });
     for n in 0..300_u64 {
         let payloads = (0..8).map(|_| Bytes::from(vec![0x41; 1100])).collect();
-        call.shard.push(call.now, TRACK, OutFrame { timestamp: n * 3000, at_us: n as i64 * 33_333, keyframe: n == 0, payloads });
+        call.shards.push(call.now, TRACK, OutFrame { timestamp: n * 3000, at_us: n as i64 * 33_333, keyframe: n == 0, payloads });
     }
     while call.got.is_empty() {
         call.tick();
     }
-    assert!(call.shard.poll_timeout().is_some_and(|at| at < call.now + 5 * MS), "it is catching up");
+    assert!(call.shards.poll_timeout().is_some_and(|at| at < call.now + 5 * MS), "it is catching up");
     call
 }
 
@@ -422,16 +435,16 @@ fn catching_up() -> Call {
 #[test]
 fn what_ends_while_a_viewer_catches_up_leaves_no_timer_behind() {
     let mut without_track = catching_up();
-    without_track.shard.remove_track(TRACK);
+    without_track.shards.remove_track(TRACK);
     let mut without_path = catching_up();
     let path = without_path.path();
-    without_path.shard.forget_path(path);
+    without_path.shards.forget_path(without_path.now, path);
     for call in [&mut without_track, &mut without_path] {
         let later = call.now + 10 * MS;
         for _ in 0..10 {
-            call.shard.handle_timeout(later);
+            call.shards.handle_timeout(later);
         }
-        assert!(call.shard.poll_timeout().is_none_or(|at| at > later), "nothing is due for ever");
+        assert!(call.shards.poll_timeout().is_none_or(|at| at > later), "nothing is due for ever");
     }
 }
 
@@ -457,22 +470,23 @@ fn a_handshake_in_endless_fragments_costs_little() {
 
 #[test]
 fn a_peer_of_many_addresses_is_remembered_by_few() {
-    let mut call = Call::new(Weather::default());
-    let key = crate::stun::key("0123456789abcdefghijklmn");
-    for n in 1..5000_u16 {
-        let path = Path::Udp { remote: SocketAddr::from(([10, 9, 8, 7], n)), local: None };
-        let check = crate::stun::check("ours:x", &key, [7; 12]);
-        assert_eq!(call.shard.handle_datagram(call.now, path, &check), Fate::Check);
-        while call.shard.poll_transmit().is_some() {}
+    for mut call in calls(Weather::default()) {
+        let key = crate::stun::key("0123456789abcdefghijklmn");
+        for n in 1..5000_u16 {
+            let path = Path::Udp { remote: SocketAddr::from(([10, 9, 8, 7], n)), local: None };
+            let check = crate::stun::check("ours:x", &key, [7; 12]);
+            assert_eq!(call.shards.handle_datagram(call.now, path, &check), Fate::Check);
+            while call.shards.poll_transmit().is_some() {}
+        }
+        assert!(call.shards.paths() <= 16, "{}", call.shards.paths());
+        call.shards.close(call.now, SESSION, Closed::ByUs);
+        assert_eq!((call.shards.paths(), call.shards.entries()), (0, 0));
     }
-    assert!(call.shard.paths() <= 16, "{}", call.shard.paths());
-    call.shard.close(call.now, SESSION, Closed::ByUs);
-    assert_eq!(call.shard.paths(), 0);
 }
 
 #[test]
 fn a_datagram_beyond_any_path_is_not_looked_at() {
-    let mut call = Call::new(Weather::default());
+    let mut call = Call::new(1, Weather::default());
     let path = call.path();
-    assert_eq!(call.shard.handle_datagram(call.now, path, &[22; 2049]), Fate::Malformed);
+    assert_eq!(call.shards.handle_datagram(call.now, path, &[22; 2049]), Fate::Malformed);
 }

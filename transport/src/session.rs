@@ -29,6 +29,7 @@ use crate::{
     dtls::{Handshake, Identity, Progress},
     event::{Closed, Event},
     ice::{Agent, Checked},
+    metrics::Counts,
     path::Path,
     receive::{Receive, Report},
     rtp::rtcp::{self, Packet},
@@ -46,18 +47,6 @@ const HANDSHAKE_WAIT: Duration = Duration::from_secs(15);
 const FIRST_SEND_PAUSE: Duration = Duration::from_millis(10);
 /// Sender and receiver reports, bitrate estimates.
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
-
-/// Counted by the shard.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Counts {
-    pub(crate) unopened: u64,
-    /// Packets that belong to nothing that was negotiated.
-    pub(crate) strays: u64,
-    pub(crate) repeated: u64,
-    pub(crate) nacked: u64,
-    pub(crate) picture_losses: u64,
-    pub(crate) fell_behind: u64,
-}
 
 pub(crate) struct Session {
     pub(crate) agent: Agent,
@@ -131,6 +120,11 @@ impl Session {
             counts: Counts::default(),
             identity,
         })
+    }
+
+    /// Whether no check was proved yet.
+    pub(crate) fn is_waiting(&self) -> bool {
+        matches!(self.state, State::Checking { .. })
     }
 
     pub(crate) fn is_closed(&self) -> bool {

@@ -1,15 +1,18 @@
-//! The body of the fuzz target for sessions: bytes script what peers, owners and time do to one shard.
+//! The body of the fuzz target for sessions: bytes script what peers, owners and time do to one port.
 //!
 //! ```text
 //! script: variant, then (what, which, wait in ms, length, bytes) over and over
-//! Peer (knows the passwords, has DTLS and SRTP of its own) <-> Shard, in virtual time
+//! Peer (knows the passwords, has DTLS and SRTP of its own) <-> one to four shards, in virtual time
 //! ```
 //!
 //! There is one publisher and one viewer. Nothing may panic or spin, only a peer that knows the
 //! password may be believed, what goes out must be readable, and of a closed session nothing stays.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
-    collections::BTreeMap,
+    collections::BTreeSet,
     net::{Ipv4Addr, SocketAddr},
     sync::{Arc, OnceLock},
     time::{Duration, Instant, SystemTime},
@@ -22,11 +25,12 @@ use rtc_shared::marshal::{Marshal, MarshalSize, Unmarshal};
 use crate::{
     dtls::{Handshake, Identity, Progress},
     event::{Closed, Event},
+    metrics::Fate,
     path::Path,
     sdp::{IceCredentials, Negotiated, Offer, SendVideo, Sending, Wants, negotiate},
     send::{OutFrame, TrackKey},
     session::Setup,
-    shard::{Fate, Shard},
+    shard::together::Shards,
     srtp::{self, Opener, Sealer},
     stun,
 };
@@ -64,11 +68,11 @@ pub fn fuzz(now: Instant, data: &[u8]) {
 struct World {
     now: Instant,
     began: Instant,
-    shard: Shard,
+    shards: Shards,
     peers: [Peer; 2],
     variant: u8,
-    /// Which session proved a path last. All of a closed one are taken out.
-    proved: BTreeMap<u8, u64>,
+    /// Which sessions have proved a path: it is the first one's, while that uses it. Those of a closed one are taken out.
+    proved: BTreeSet<(u8, u64)>,
     /// Numbers sessions and credentials, never twice; no session is 0.
     next: u64,
     frames: u64,
@@ -89,10 +93,10 @@ struct Peer {
 
 impl World {
     fn new(now: Instant, variant: u8) -> Self {
-        let mut shard = Shard::default();
-        [VIDEO, OTHER_VIDEO, AUDIO].into_iter().for_each(|track| shard.add_track(track));
-        let peers = [PUBLISHER, VIEWER].map(|at| Peer::accepted(&mut shard, now, at, at as u64 + 1, variant));
-        Self { now, began: now, shard, peers, variant, proved: BTreeMap::new(), next: 3, frames: 0 }
+        let mut shards = Shards::new(1 + usize::from(variant >> 2 & 3), now);
+        [VIDEO, OTHER_VIDEO, AUDIO].into_iter().for_each(|track| shards.add_track(track));
+        let peers = [PUBLISHER, VIEWER].map(|at| Peer::accepted(&mut shards, now, at, at as u64 + 1, variant));
+        Self { now, began: now, shards, peers, variant, proved: BTreeSet::new(), next: 3, frames: 0 }
     }
 
     fn act(&mut self, what: u8, which: u8, bytes: &[u8]) {
@@ -107,15 +111,15 @@ impl World {
             5 => self.send_packet(at, which, bytes),
             6 => self.send_rtcp(at, which, bytes),
             7 => self.push_frame(which, bytes),
-            8 => self.shard.select(now, id, u64::from(which % 5)),
+            8 => self.shards.select(now, id, u64::from(which % 5)),
             9 => self.restart(at),
-            10 => self.shard.close(now, id, Closed::ByUs),
-            11 => self.shard.request_keyframe(now, id, usize::from(which % 4)),
+            10 => self.shards.close(now, id, Closed::ByUs),
+            11 => self.shards.request_keyframe(now, id, usize::from(which % 4)),
             12 => self.pass(u32::from(which % 40) * 1000 * MS),
-            13 if which & 0x80 != 0 => self.shard.fall_behind(id),
+            13 if which & 0x80 != 0 => self.shards.fall_behind(id),
             13 => self.end_connection(TCP_FROM + which % (PATHS - TCP_FROM)),
-            14 if which & 0x80 != 0 => self.shard.remove_track(u64::from(which % 5)),
-            14 => self.shard.add_track(1 + u64::from(which % 3)),
+            14 if which & 0x80 != 0 => self.shards.remove_track(u64::from(which % 5)),
+            14 => self.shards.add_track(1 + u64::from(which % 3)),
             _ => self.accept_again(at),
         }
         self.drain();
@@ -123,8 +127,8 @@ impl World {
 
     /// Anything, from anywhere.
     fn send_datagram(&mut self, number: u8, bytes: &[u8]) {
-        let fate = self.shard.handle_datagram(self.now, path(number), bytes);
-        if !self.proved.contains_key(&number) {
+        let fate = self.shards.handle_datagram(self.now, path(number), bytes);
+        if !self.proved.iter().any(|(proved, _)| *proved == number) {
             assert!(!matches!(fate, Fate::Media | Fate::Check), "{fate:?} from a path that was not proved");
         }
     }
@@ -133,10 +137,10 @@ impl World {
         let peer = &self.peers[at];
         let Some(credentials) = (if former { peer.former.as_ref() } else { Some(&peer.credentials) }) else { return };
         let number = which % PATHS;
-        let fate = self.shard.handle_datagram(self.now, path(number), &check(credentials, which & 0x40 != 0));
+        let fate = self.shards.handle_datagram(self.now, path(number), &check(credentials, which & 0x40 != 0));
         assert_eq!(fate, if peer.alive { Fate::Check } else { Fate::Forged }, "a check with the right password");
         if peer.alive {
-            self.proved.insert(number, peer.id);
+            self.proved.insert((number, peer.id));
         }
     }
 
@@ -150,7 +154,7 @@ impl World {
             let guessed = IceCredentials::new(credentials.ufrag(), "a/password/that/is/wrong");
             datagram = check(&guessed.expect("these credentials are valid"), true);
         }
-        let fate = self.shard.handle_datagram(self.now, path(which % PATHS), &datagram);
+        let fate = self.shards.handle_datagram(self.now, path(which % PATHS), &datagram);
         assert!(matches!(fate, Fate::Forged | Fate::Malformed | Fate::Unproved | Fate::Media), "a forged check was believed");
     }
 
@@ -166,7 +170,7 @@ impl World {
                     let place = usize::from(*change) * 7 % datagram.len().max(1);
                     datagram.iter_mut().skip(place).take(1).for_each(|byte| *byte ^= change);
                 }
-                self.shard.handle_datagram(self.now, path(which % PATHS), &datagram);
+                self.shards.handle_datagram(self.now, path(which % PATHS), &datagram);
             }
             self.drain();
             if quiet {
@@ -198,14 +202,14 @@ impl World {
         let Some((sealer, _)) = &mut self.peers[at].srtp else { return };
         let mut out = Vec::new();
         if header.len() >= 12 && sealer.seal_rtp(header, 0, &[payload], &mut out).is_ok() {
-            self.shard.handle_datagram(self.now, path(which % PATHS), &out);
+            self.shards.handle_datagram(self.now, path(which % PATHS), &out);
         }
     }
 
     fn send_rtcp(&mut self, at: usize, which: u8, bytes: &[u8]) {
         let Some((sealer, _)) = &mut self.peers[at].srtp else { return };
         if let Ok(sealed) = sealer.seal_rtcp(bytes) {
-            self.shard.handle_datagram(self.now, path(which % PATHS), &sealed);
+            self.shards.handle_datagram(self.now, path(which % PATHS), &sealed);
         }
     }
 
@@ -214,17 +218,17 @@ impl World {
         self.frames += 1;
         let payloads = (0..payloads).map(|_| Bytes::copy_from_slice(bytes)).collect();
         let at_us = i64::try_from((self.now - self.began).as_micros()).expect("a script is short");
-        for viewer in self.shard.push(self.now, track, OutFrame { timestamp: self.frames * 3000, at_us, keyframe, payloads }) {
-            self.shard.advance(self.now, viewer);
+        for viewer in self.shards.push(self.now, track, OutFrame { timestamp: self.frames * 3000, at_us, keyframe, payloads }) {
+            self.shards.advance(self.now, viewer);
         }
     }
 
     fn restart(&mut self, at: usize) {
         let (credentials, peer) = (numbered(self.next), &mut self.peers[at]);
         self.next += 1;
-        let stale = self.shard.restart(self.now, peer.id, "another", &credentials);
+        let stale = self.shards.restart(self.now, peer.id, "another", &credentials);
         assert!(stale.is_err(), "a restart of another ICE session is none of this one");
-        let restarted = self.shard.restart(self.now, peer.id, peer.credentials.ufrag(), &credentials);
+        let restarted = self.shards.restart(self.now, peer.id, peer.credentials.ufrag(), &credentials);
         assert_eq!(restarted.is_ok(), peer.alive, "who is there can restart");
         if peer.alive {
             peer.former = Some(std::mem::replace(&mut peer.credentials, credentials));
@@ -232,13 +236,13 @@ impl World {
     }
 
     fn end_connection(&mut self, number: u8) {
-        self.shard.forget_path(path(number));
-        self.proved.remove(&number);
+        self.shards.forget_path(self.now, path(number));
+        self.proved.retain(|(proved, _)| *proved != number);
     }
 
     fn accept_again(&mut self, at: usize) {
         if !self.peers[at].alive {
-            self.peers[at] = Peer::accepted(&mut self.shard, self.now, at, self.next, self.variant);
+            self.peers[at] = Peer::accepted(&mut self.shards, self.now, at, self.next, self.variant);
             self.next += 1;
         }
     }
@@ -248,11 +252,11 @@ impl World {
         let until = self.now + time;
         let turns_max = TURNS_MAX + TURNS_A_MS * time.as_millis() as usize;
         for turn in 0.. {
-            let Some(at) = self.shard.poll_timeout().filter(|at| *at <= until) else { break };
+            let Some(at) = self.shards.poll_timeout().filter(|at| *at <= until) else { break };
             assert!(turn < turns_max, "{turn} turns in {time:?}");
             self.now = self.now.max(at);
-            self.shard.handle_timeout(self.now);
-            assert!(self.shard.poll_timeout().is_none_or(|next| next > self.now), "what is due was done");
+            self.shards.handle_timeout(self.now);
+            assert!(self.shards.poll_timeout().is_none_or(|next| next > self.now), "what is due was done");
             self.drain();
             for peer in &mut self.peers {
                 _ = peer.handshake.handle_timeout(self.now);
@@ -264,25 +268,25 @@ impl World {
     /// Takes what the shard has to say, and compares it with what is known.
     fn drain(&mut self) {
         let mut transmits = 0;
-        while let Some((id, _, burst)) = self.shard.poll_transmit() {
+        while let Some((id, _, burst)) = self.shards.poll_transmit() {
             transmits += 1;
             if let Some(peer) = self.peers.iter_mut().find(|peer| peer.id == id) {
                 burst.datagrams().for_each(|datagram| peer.handle_datagram(self.now, datagram));
             }
         }
         assert!(transmits <= TRANSMITS_MAX, "{transmits} transmits in one turn");
-        while let Some((id, event)) = self.shard.poll_event() {
+        while let Some((id, event)) = self.shards.poll_event() {
             let at = self.peers.iter().position(|peer| peer.id == id).expect("an event is of a session that was accepted");
             self.handle_event(at, &event);
         }
-        _ = (self.shard.take_counts(), self.shard.poll_wanted(self.now));
+        _ = (self.shards.take_counts(), self.shards.poll_wanted(self.now));
         let alive = self.peers.iter().filter(|peer| peer.alive).count();
-        assert_eq!(self.shard.sessions(), alive, "a session is there until it says that it is closed");
+        assert_eq!(self.shards.sessions(), alive, "a session is there until it says that it is closed");
         let watching = usize::from(self.peers[VIEWER].alive);
         for track in [VIDEO, OTHER_VIDEO, AUDIO] {
-            assert!(self.shard.viewers(track) <= watching, "a viewer is counted once, and while it is there");
+            assert!(self.shards.viewers(track) <= watching, "a viewer is counted once, and while it is there");
         }
-        assert!(alive > 0 || self.shard.poll_timeout().is_none(), "without sessions nothing is due");
+        assert!(alive > 0 || self.shards.poll_timeout().is_none(), "without sessions nothing is due");
     }
 
     fn handle_event(&mut self, at: usize, event: &Event) {
@@ -295,7 +299,7 @@ impl World {
             }
             Event::Closed(_) => {
                 peer.alive = false;
-                self.proved.retain(|_, id| *id != peer.id);
+                self.proved.retain(|(_, id)| *id != peer.id);
             }
         }
     }
@@ -303,25 +307,26 @@ impl World {
     /// Of closed sessions no name, path, timer or viewer is left.
     fn end(&mut self) {
         for at in [PUBLISHER, VIEWER] {
-            self.shard.close(self.now, self.peers[at].id, Closed::ByUs);
+            self.shards.close(self.now, self.peers[at].id, Closed::ByUs);
         }
         self.drain();
-        assert_eq!((self.shard.sessions(), self.shard.poll_timeout()), (0, None));
+        assert_eq!((self.shards.sessions(), self.shards.poll_timeout()), (0, None));
+        assert_eq!((self.shards.paths(), self.shards.entries()), (0, 0), "no table keeps anything");
         for peer in &self.peers {
             for credentials in [Some(&peer.credentials), peer.former.as_ref()].into_iter().flatten() {
-                let fate = self.shard.handle_datagram(self.now, path(0), &check(credentials, true));
+                let fate = self.shards.handle_datagram(self.now, path(0), &check(credentials, true));
                 assert_eq!(fate, Fate::Forged, "the name of a closed session is forgotten");
             }
         }
         for number in 0..PATHS {
-            let fate = self.shard.handle_datagram(self.now, path(number), &[0x80, 96, 0, 0]);
+            let fate = self.shards.handle_datagram(self.now, path(number), &[0x80, 96, 0, 0]);
             assert_eq!(fate, Fate::Unproved, "the paths of a closed session are forgotten");
         }
     }
 }
 
 impl Peer {
-    fn accepted(shard: &mut Shard, now: Instant, at: usize, id: u64, variant: u8) -> Self {
+    fn accepted(shards: &mut Shards, now: Instant, at: usize, id: u64, variant: u8) -> Self {
         let [ours, theirs] = identities();
         let mut negotiated = negotiated(at, variant);
         negotiated.remote.fingerprint = theirs.fingerprint.clone();
@@ -336,7 +341,7 @@ impl Peer {
             random: [7; 32],
             sends: (at == VIEWER).then_some([Some(VIDEO), Some(AUDIO)]),
         };
-        shard.accept(now, id, setup).expect("a session can be made with a certificate of ours");
+        shards.accept(now, id, setup).expect("a session can be made with a certificate of ours");
         Self {
             id,
             alive: true,
@@ -425,7 +430,7 @@ fn header(layer: usize, sequence_number: u16, timestamp: u32, marker: bool, name
 }
 
 /// By the lowest bit of the variant a publisher has layers and transport-wide feedback, or names its SSRCs; by the
-/// second a viewer takes retransmissions as such, or not.
+/// second a viewer takes retransmissions as such, or not. The next two say how many shards there are.
 fn negotiated(at: usize, variant: u8) -> Negotiated {
     let wants = match at {
         PUBLISHER => Wants::Receive,
@@ -466,30 +471,4 @@ fn offer(at: usize, variant: u8) -> String {
          a=rtcp-fb:96 nack\r\na=rtcp-fb:96 nack pli\r\na=rtcp-fb:96 ccm fir\r\n{rtx}{}",
         if at == PUBLISHER { publisher } else { delay }
     )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A script that gets far: without it the target would prove nothing.
-    #[test]
-    fn a_script_reaches_media_both_ways() {
-        let now = Instant::now();
-        for variant in 0..4 {
-            let mut world = World::new(now, variant);
-            for at in [PUBLISHER, VIEWER] {
-                let peer = (at as u8) << 4;
-                world.act(peer | 1, at as u8 + 1, &[]);
-                world.act(peer | 3, at as u8 + 1, &[]);
-                assert!(world.peers[at].connected && world.peers[at].srtp.is_some(), "{at} is connected");
-            }
-            world.act(4, 1, &[0x20, 0xf8]);
-            world.act(7, 0x11 + 0x20, &[0x65; 100]);
-            world.pass(50 * MS);
-            world.act(7, 0x21, &[0x41; 100]);
-            world.pass(1000 * MS);
-            world.end();
-        }
-    }
 }

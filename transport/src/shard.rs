@@ -2,66 +2,45 @@
 //!
 //! A check names its session by user name. Once proved, its path is in the address table, and only
 //! what comes by a path in that table reaches DTLS or SRTP; the rest costs one lookup and a counter.
-//! Sans-IO.
+//! Where there are other shards, the directory tells what is theirs (`handed.rs`). Sans-IO.
+
+mod handed;
+pub(crate) mod together;
 
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
-    time::{Duration, Instant},
+    sync::Arc,
+    time::Instant,
 };
 
 use ring::hmac;
 use rtc_shared::error::Error as RtcError;
 
 use crate::{
+    directory::{Seat, Told, Way},
     event::{Closed, Event},
+    metrics::{Counts, Fate},
     path::Path,
     resource::PatchError,
     sdp::IceCredentials,
-    send::{Burst, Histories, OutFrame, TrackKey},
-    session::{Counts, Session, Setup},
+    send::{Burst, Histories, OutFrame, Shared, TrackKey},
+    session::{Session, Setup},
     stun::{self, Request},
 };
 
-/// Between two wishes for a keyframe of one track: an encoder has answered the first by then.
-const WISH_INTERVAL: Duration = Duration::from_millis(500);
+pub(crate) use handed::{Handed, Parcel};
+
 /// No session has this number.
 const PROBE: u64 = 0;
 
 /// What fits the usual path, and a rest: a larger one costs more than any peer needs.
 const DATAGRAM_BYTES_MAX: usize = 2048;
 
-/// Where a datagram ended. The names are metric labels.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fate {
-    Check,
-    Media,
-    /// A check for no session here, or one whose sender does not know the password.
-    Forged,
-    /// No check, and from an address that has not passed one.
-    Unproved,
-    /// No protocol of ours.
-    Malformed,
-}
-
-impl Fate {
-    pub(crate) const ALL: [Self; 5] = [Self::Check, Self::Media, Self::Forged, Self::Unproved, Self::Malformed];
-
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::Check => "check",
-            Self::Media => "media",
-            Self::Forged => "forged",
-            Self::Unproved => "unproved",
-            Self::Malformed => "malformed",
-        }
-    }
-}
-
 #[derive(Default)]
 pub(crate) struct Shard {
     sessions: HashMap<u64, Slot>,
     ufrags: HashMap<String, u64>,
-    paths: HashMap<Path, u64>,
+    paths: HashMap<Path, Held>,
     tracks: Histories,
     timers: BTreeSet<(Instant, u64)>,
     transmits: VecDeque<(u64, Path, Burst)>,
@@ -71,21 +50,41 @@ pub(crate) struct Shard {
     wanted: BTreeSet<TrackKey>,
     /// Whose checks are answered though there is no session: the self-test's.
     probe: Option<(String, hmac::Key)>,
+    seat: Seat,
+    /// What other shards are to have.
+    handed: VecDeque<(usize, Handed)>,
+}
+
+/// Whose a path is.
+struct Held {
+    id: u64,
+    way: Option<Arc<Way>>,
 }
 
 struct Slot {
-    session: Session,
+    session: Box<Session>,
     timer: Option<Instant>,
     tracks: Vec<TrackKey>,
 }
 
 impl Shard {
+    pub(crate) fn new(seat: Seat) -> Self {
+        Self { seat, ..Self::default() }
+    }
+
     pub(crate) fn accept(&mut self, now: Instant, id: u64, setup: Setup) -> Result<(), RtcError> {
-        let session = Session::new(setup, now)?;
-        self.ufrags.insert(session.agent.ufrag().to_owned(), id);
-        self.sessions.insert(id, Slot { session, timer: None, tracks: Vec::new() });
-        self.settle(now, id);
+        let session = Box::new(Session::new(setup, now)?);
+        session.agent.names().for_each(|(ufrag, key)| self.seat.add_name(ufrag, id, key));
+        self.adopt(now, id, session);
         Ok(())
+    }
+
+    /// A session is here from now on.
+    fn adopt(&mut self, now: Instant, id: u64, session: Box<Session>) {
+        self.ufrags.extend(session.agent.names().map(|(ufrag, _)| (ufrag.to_owned(), id)));
+        self.sessions.insert(id, Slot { session, timer: None, tracks: Vec::new() });
+        self.seat.hold(id);
+        self.settle(now, id);
     }
 
     pub(crate) fn expect_probe(&mut self, credentials: &IceCredentials) {
@@ -96,19 +95,46 @@ impl Shard {
         self.sessions.len()
     }
 
+    /// A datagram that arrived here.
     pub(crate) fn handle_datagram(&mut self, now: Instant, path: Path, datagram: &[u8]) -> Fate {
+        let fate = self.handle(now, path, datagram);
+        let Some(shard) = self.seat.whose(fate, path, datagram) else { return fate };
+        let parcel = Parcel { via: self.seat.own(), path, bytes: datagram.to_vec() };
+        self.handed.push_back((shard, Handed::Datagram(parcel)));
+        Fate::Handed
+    }
+
+    fn handle(&mut self, now: Instant, path: Path, datagram: &[u8]) -> Fate {
         match datagram.first() {
             _ if datagram.len() > DATAGRAM_BYTES_MAX => Fate::Malformed,
             Some(0..=3) => self.handle_check(now, path, datagram),
             Some(20..=63 | 128..=191) => {
-                let Some(&id) = self.paths.get(&path) else { return Fate::Unproved };
+                let Some(id) = self.session_at(path) else { return Fate::Unproved };
                 if let Some(slot) = self.sessions.get_mut(&id) {
                     slot.session.handle_datagram(now, path, datagram, &mut self.tracks);
                 }
+                self.note_heard(path);
                 self.settle(now, id);
                 Fate::Media
             }
             _ => Fate::Malformed,
+        }
+    }
+
+    fn session_at(&mut self, path: Path) -> Option<u64> {
+        let held = self.paths.get(&path)?;
+        if self.seat.holds(held.way.as_deref()) {
+            return Some(held.id);
+        }
+        self.paths.remove(&path);
+        None
+    }
+
+    /// Other shards' sessions take no address that is in use.
+    fn note_heard(&self, path: Path) {
+        let Some(Held { id, way: Some(way) }) = self.paths.get(&path) else { return };
+        if let Some(at) = self.sessions.get(id).and_then(|slot| slot.session.agent.last_heard(path)) {
+            self.seat.heard(Some(way), at);
         }
     }
 
@@ -127,17 +153,31 @@ impl Shard {
             return Fate::Forged;
         }
         for evicted in slot.session.agent.take_evicted() {
-            if self.paths.get(&evicted) == Some(&id) {
-                self.paths.remove(&evicted);
-            }
+            self.drop_path(evicted, id);
         }
-        // An address may come to another session, as ports are used again, but is not taken from one that uses it.
-        let used = self.paths.get(&path).filter(|owner| **owner != id).and_then(|owner| self.sessions.get(owner));
-        if used.is_none_or(|owner| !owner.session.agent.is_using(path, now)) {
-            self.paths.insert(path, id);
-        }
+        self.take_path(now, path, id);
+        self.note_heard(path);
         self.settle(now, id);
         Fate::Check
+    }
+
+    /// An address may come to another session, as ports are used again, but is not taken from one that uses it.
+    fn take_path(&mut self, now: Instant, path: Path, id: u64) {
+        let own = self.session_at(path);
+        let used = own.filter(|owner| *owner != id).and_then(|owner| self.sessions.get(&owner));
+        if own == Some(id) || used.is_some_and(|owner| owner.session.agent.is_using(path, now)) {
+            return;
+        }
+        if let Ok(way) = self.seat.claim(path, now) {
+            self.paths.insert(path, Held { id, way });
+        }
+    }
+
+    fn drop_path(&mut self, path: Path, id: u64) {
+        if self.paths.get(&path).is_some_and(|held| held.id == id) {
+            self.paths.remove(&path);
+            self.seat.release(path);
+        }
     }
 
     /// Other ICE credentials in place of those named `replaces`. The agent takes these too, until the next restart.
@@ -148,9 +188,11 @@ impl Shard {
         }
         if let Some(former) = slot.session.agent.former_ufrag() {
             self.ufrags.remove(former);
+            self.seat.drop_name(former);
         }
         slot.session.restart(local);
         self.ufrags.insert(local.ufrag().to_owned(), id);
+        slot.session.agent.names().for_each(|(ufrag, key)| self.seat.add_name(ufrag, id, key));
         self.settle(now, id);
         Ok(())
     }
@@ -177,8 +219,11 @@ impl Shard {
         }
     }
 
-    pub(crate) fn add_track(&mut self, track: TrackKey) {
-        self.tracks.entry(track).or_default();
+    /// `told` is the track's for all shards.
+    pub(crate) fn add_track(&mut self, track: TrackKey, told: Told) {
+        // A session that was given to this shard may be here before its tracks are.
+        let viewers = self.sessions.iter().filter(|(_, slot)| slot.tracks.contains(&track)).map(|(id, _)| *id).collect();
+        self.tracks.entry(track).or_insert_with(|| Shared { viewers, told, ..Shared::default() });
     }
 
     pub(crate) fn remove_track(&mut self, track: TrackKey) {
@@ -188,8 +233,13 @@ impl Shard {
 
     /// One frame for everybody who watches the track: the sessions that have something to send now. Each is
     /// `advance`d by the caller, which sends in between, so that what is sealed does not pile up.
-    pub(crate) fn push(&mut self, now: Instant, track: TrackKey, frame: OutFrame) -> Vec<u64> {
+    pub(crate) fn push(&mut self, now: Instant, track: TrackKey, frame: impl Into<Arc<OutFrame>>) -> Vec<u64> {
         let Some(shared) = self.tracks.get_mut(&track) else { return Vec::new() };
+        let frame = frame.into();
+        if frame.keyframe {
+            // What was wished for is here.
+            self.wanted.remove(&track);
+        }
         shared.history.push(now, frame);
         shared.viewers.clone()
     }
@@ -201,7 +251,6 @@ impl Shard {
         }
     }
 
-    #[cfg(test)]
     pub(crate) fn paths(&self) -> usize {
         self.paths.len()
     }
@@ -214,13 +263,8 @@ impl Shard {
     /// A track of which a viewer needs a keyframe. Told at most twice a second; a wish in between waits.
     pub(crate) fn poll_wanted(&mut self, now: Instant) -> Option<TrackKey> {
         let tracks = &mut self.tracks;
-        let due =
-            self.wanted.iter().copied().find(|track| {
-                tracks.get(track).is_none_or(|shared| shared.told.is_none_or(|told| now >= told + WISH_INTERVAL))
-            })?;
+        let due = self.wanted.iter().copied().find(|track| tracks.get_mut(track).is_none_or(|shared| shared.tell(now)))?;
         self.wanted.remove(&due);
-        let shared = tracks.get_mut(&due)?;
-        shared.told = Some(now);
         Some(due)
     }
 
@@ -233,7 +277,12 @@ impl Shard {
 
     /// A TCP connection ended.
     pub(crate) fn forget_path(&mut self, path: Path) {
-        if let Some(slot) = self.paths.remove(&path).and_then(|id| self.sessions.get_mut(&id)) {
+        let Some(id) = self.session_at(path) else {
+            let owner = self.seat.whose_path(path).filter(|shard| *shard != self.seat.own());
+            return self.handed.extend(owner.map(|shard| (shard, Handed::Ended(path))));
+        };
+        self.drop_path(path, id);
+        if let Some(slot) = self.sessions.get_mut(&id) {
             slot.session.forget_path(path);
         }
     }
@@ -304,7 +353,8 @@ impl Shard {
         let former = std::mem::replace(&mut slot.tracks, slot.session.tracks().collect());
         let tracks = &slot.tracks;
         for key in tracks.iter().filter(|key| !former.contains(key)) {
-            if let Some(shared) = self.tracks.get_mut(key) {
+            // The same one may be named twice, as picture and sound.
+            if let Some(shared) = self.tracks.get_mut(key).filter(|shared| !shared.viewers.contains(&id)) {
                 shared.viewers.push(id);
             }
         }
@@ -325,14 +375,17 @@ impl Shard {
     }
 
     fn forget(&mut self, id: u64) {
-        let Some(slot) = self.sessions.remove(&id) else { return };
-        for ufrag in [Some(slot.session.agent.ufrag()), slot.session.agent.former_ufrag()].into_iter().flatten() {
+        let Some(session) = self.take_out(id) else { return };
+        session.agent.names().for_each(|(ufrag, _)| self.seat.drop_name(ufrag));
+        session.agent.paths().for_each(|path| self.drop_path(*path, id));
+        self.seat.drop_session(id);
+    }
+
+    /// A session is here no more; others may still know of it.
+    fn take_out(&mut self, id: u64) -> Option<Box<Session>> {
+        let slot = self.sessions.remove(&id)?;
+        for (ufrag, _) in slot.session.agent.names() {
             self.ufrags.remove(ufrag);
-        }
-        for path in slot.session.agent.paths() {
-            if self.paths.get(path) == Some(&id) {
-                self.paths.remove(path);
-            }
         }
         if let Some(at) = slot.timer {
             self.timers.remove(&(at, id));
@@ -342,16 +395,6 @@ impl Shard {
                 shared.viewers.retain(|viewer| *viewer != id);
             }
         }
-    }
-}
-
-impl std::ops::AddAssign for Counts {
-    fn add_assign(&mut self, more: Self) {
-        self.unopened += more.unopened;
-        self.strays += more.strays;
-        self.repeated += more.repeated;
-        self.nacked += more.nacked;
-        self.picture_losses += more.picture_losses;
-        self.fell_behind += more.fell_behind;
+        Some(slot.session)
     }
 }

@@ -1,15 +1,14 @@
 //! ICE-TCP (RFC 6544): where UDP is blocked, the same datagrams behind a length of two bytes
 //! (RFC 4571). A connection is nobody's until a proved check came over it.
 //!
-//! Each connection has a task that reads and one that writes; a peer that does not read loses
-//! datagrams, as it would by UDP.
+//! Each connection has a task that reads and one that writes, in the thread that took it; a peer that
+//! does not read loses datagrams, as it would by UDP. Any thread may send to it.
 
 use std::{
     collections::HashMap,
     io,
-    net::SocketAddr,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
@@ -46,7 +45,15 @@ pub(crate) enum Arrival {
     Ended(Path),
 }
 
-type Writers = Arc<Mutex<HashMap<u64, Writer>>>;
+type Writers = Mutex<HashMap<u64, Writer>>;
+
+/// The ways to the connections of all shards, which share one limit.
+#[derive(Clone)]
+pub(crate) struct Ways {
+    /// Of each shard. A connection's number tells whose it is, so that shards do not wait for each other.
+    writers: Arc<[Writers]>,
+    places: Arc<Semaphore>,
+}
 
 /// The way to a connection's task that writes.
 struct Writer {
@@ -61,23 +68,32 @@ struct Framed {
     _room: OwnedSemaphorePermit,
 }
 
-/// All connections of one port.
+/// All connections of one shard, and the ways to all others.
 pub(crate) struct Connections {
-    writers: Writers,
+    ways: Ways,
     arrivals: Option<mpsc::Receiver<Arrival>>,
 }
 
-impl Connections {
-    pub(crate) fn none() -> Self {
-        Self { writers: Writers::default(), arrivals: None }
+impl Ways {
+    pub(crate) fn new(shards: usize) -> Self {
+        Self { writers: (0..shards).map(|_| Writers::default()).collect(), places: Arc::new(Semaphore::new(CONNECTIONS_MAX)) }
     }
 
-    pub(crate) async fn listen(address: SocketAddr, metrics: Metrics) -> io::Result<Self> {
-        let listener = TcpListener::bind(address).await?;
-        let (sender, arrivals) = mpsc::channel(ARRIVALS_MAX);
-        let writers = Writers::default();
-        tokio::spawn(accept(listener, Arc::clone(&writers), sender, metrics));
-        Ok(Self { writers, arrivals: Some(arrivals) })
+    fn of(&self, connection: u64) -> MutexGuard<'_, HashMap<u64, Writer>> {
+        let shard = (connection % self.writers.len() as u64) as usize;
+        self.writers[shard].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Connections {
+    /// In the runtime of the shard's thread.
+    pub(crate) fn new(listener: Option<TcpListener>, shard: usize, ways: Ways, metrics: Metrics) -> Self {
+        let arrivals = listener.map(|listener| {
+            let (sender, arrivals) = mpsc::channel(ARRIVALS_MAX);
+            tokio::spawn(accept(listener, shard as u64, ways.clone(), sender, metrics));
+            arrivals
+        });
+        Self { ways, arrivals }
     }
 
     pub(crate) async fn next(&mut self) -> Arrival {
@@ -96,7 +112,7 @@ impl Connections {
 
     /// False when the peer does not read fast enough.
     pub(crate) fn send(&self, connection: u64, burst: &Burst) -> bool {
-        let writers = self.writers.lock().unwrap_or_else(PoisonError::into_inner);
+        let writers = self.ways.of(connection);
         let Some(writer) = writers.get(&connection) else { return true };
         let length = burst.bytes.len() + 2 * burst.datagrams().count();
         let room = u32::try_from(length).ok().and_then(|length| Arc::clone(&writer.room).try_acquire_many_owned(length).ok());
@@ -111,9 +127,8 @@ impl Connections {
     }
 }
 
-async fn accept(listener: TcpListener, writers: Writers, arrivals: mpsc::Sender<Arrival>, metrics: Metrics) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    for connection in 0.. {
+async fn accept(listener: TcpListener, shard: u64, ways: Ways, arrivals: mpsc::Sender<Arrival>, metrics: Metrics) {
+    for connection in (shard..).step_by(ways.writers.len()) {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = arrivals.closed() => return,
@@ -125,22 +140,22 @@ async fn accept(listener: TcpListener, writers: Writers, arrivals: mpsc::Sender<
                 continue;
             }
         };
-        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+        let Ok(place) = Arc::clone(&ways.places).try_acquire_owned() else {
             metrics.tcp_refused.inc();
             continue;
         };
         let path = Path::Tcp { connection, remote };
         let (sender, waiting) = mpsc::channel(WAITING_MAX);
         let writer = Writer { sender, room: Arc::new(Semaphore::new(WAITING_BYTES_MAX)) };
-        writers.lock().unwrap_or_else(PoisonError::into_inner).insert(connection, writer);
-        let (writers, arrivals, metrics) = (Arc::clone(&writers), arrivals.clone(), metrics.clone());
+        ways.of(connection).insert(connection, writer);
+        let (ways, arrivals, metrics) = (ways.clone(), arrivals.clone(), metrics.clone());
         tokio::spawn(async move {
             metrics.tcp_connections.inc();
             let ended = serve(stream, path, waiting, &arrivals).await;
             if ended.is_err() {
                 metrics.tcp_refused.inc();
             }
-            writers.lock().unwrap_or_else(PoisonError::into_inner).remove(&connection);
+            ways.of(connection).remove(&connection);
             let _ = arrivals.send(Arrival::Ended(path)).await;
             metrics.tcp_connections.dec();
             drop(place);

@@ -1,7 +1,7 @@
-//! The engine's thread: the socket, the clock, and the queue of commands around one `Shard`.
+//! The engine's threads: a socket, the clock, and the queue of commands around one `Shard` each.
 //!
 //! Datagrams are read by the batch, with receive offload; a viewer's packets of one frame leave in
-//! one call, with segmentation offload.
+//! one call, with segmentation offload. What shards give each other goes by one more queue each.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -14,18 +14,19 @@ use std::{
 use quinn_udp::{BATCH_SIZE, RecvMeta, Transmit, UdpSockRef, UdpSocketState};
 use tokio::{
     io::Interest,
-    net::UdpSocket,
-    sync::{mpsc, oneshot},
+    net::{TcpListener, UdpSocket},
 };
 
 use crate::{
-    engine::{Command, Config, OutgoingShared, Owner, StartError},
+    directory::Seat,
+    engine::{OutgoingShared, Owner},
     event::{Closed, Event},
-    inbox::NotSent,
+    inbox::{Command, Ends, Message, NotSent, send_later},
+    listener::Sockets,
     metrics::Metrics,
     path::Path,
     send::{Burst, TrackKey},
-    shard::Shard,
+    shard::{Handed, Shard},
     tcp,
 };
 
@@ -38,45 +39,13 @@ const SOCKET_BUFFER_BYTES: usize = 4 << 20;
 /// Bytes that may wait for the socket: a keyframe to a hundred viewers. What comes on top is lost, and its viewers go on
 /// at the next keyframe.
 const BACKLOG_BYTES_MAX: usize = 8 << 20;
-/// Ports tried where any will do.
-const PORT_ATTEMPTS: u32 = 32;
 /// Viewers served between two looks at the socket.
 const FLUSH_VIEWERS: usize = 16;
 
-/// Starts the thread; it ends when the last engine handle is gone. Gives the bound address.
-pub(crate) async fn start(
-    config: &Config,
-    commands: mpsc::Receiver<Command>,
-    metrics: Metrics,
-) -> Result<SocketAddr, StartError> {
-    let (config, (ready, started)) = (config.clone(), oneshot::channel());
-    std::thread::Builder::new()
-        .name("webrtc".into())
-        .spawn(move || {
-            let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-                Ok(runtime) => runtime,
-                Err(error) => return drop(ready.send(Err(StartError::Thread(error)))),
-            };
-            runtime.block_on(async move {
-                match Port::open(&config, commands, metrics).await {
-                    Ok(port) => {
-                        if ready.send(Ok(port.bound)).is_ok() {
-                            port.run().await;
-                        }
-                    }
-                    Err(error) => drop(ready.send(Err(error))),
-                }
-            });
-        })
-        .map_err(StartError::Thread)?;
-    started.await.map_err(|_| StartError::Thread(io::Error::other("it ended at once")))?
-}
-
-struct Port {
+pub(crate) struct Port {
     socket: UdpSocket,
     state: UdpSocketState,
-    bound: SocketAddr,
-    commands: mpsc::Receiver<Command>,
+    ends: Ends,
     connections: tcp::Connections,
     shard: Shard,
     owners: HashMap<u64, Slot>,
@@ -85,47 +54,56 @@ struct Port {
     backlog: VecDeque<(u64, Path, Burst)>,
     backlog_bytes: usize,
     metrics: Metrics,
+    /// This shard's part of the gauges.
+    told: Gauges,
 }
 
-struct Slot {
+#[derive(Default)]
+struct Gauges {
+    sessions: i64,
+    backlog: i64,
+}
+
+pub(crate) struct Slot {
     owner: Owner,
     /// Layers whose owner was too slow: nothing of them until the next keyframe.
     lagging: HashSet<(usize, usize)>,
 }
 
 impl Port {
-    async fn open(config: &Config, commands: mpsc::Receiver<Command>, metrics: Metrics) -> Result<Self, StartError> {
-        let bind = |error| StartError::Bind(config.listen, error);
-        let (socket, connections) = bind_both(config, &metrics).await.map_err(bind)?;
-        let state = UdpSocketState::new(UdpSockRef::from(&socket)).map_err(bind)?;
+    /// In the runtime of its thread.
+    pub(crate) fn open(sockets: Sockets, ends: Ends, seat: Seat, ways: tcp::Ways, metrics: Metrics) -> io::Result<Self> {
+        let socket = UdpSocket::from_std(sockets.udp)?;
+        let listener = sockets.tcp.map(TcpListener::from_std).transpose()?;
+        let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
         // The kernel may give less (net.core.rmem_max): a smaller buffer is still one.
         let _ = state.set_recv_buffer_size(UdpSockRef::from(&socket), SOCKET_BUFFER_BYTES);
         let _ = state.set_send_buffer_size(UdpSockRef::from(&socket), SOCKET_BUFFER_BYTES);
-        let bound = socket.local_addr().map_err(bind)?;
         Ok(Self {
             socket,
             state,
-            bound,
-            commands,
-            connections,
-            shard: Shard::default(),
+            ends,
+            connections: tcp::Connections::new(listener, seat.own(), ways, metrics.clone()),
+            shard: Shard::new(seat),
             owners: HashMap::new(),
             tracks: HashMap::new(),
             backlog: VecDeque::new(),
             backlog_bytes: 0,
             metrics,
+            told: Gauges::default(),
         })
     }
 
-    async fn run(mut self) {
+    pub(crate) async fn run(mut self) {
         let mut buffers = vec![vec![0_u8; RECEIVE_BYTES]; BATCH_SIZE.min(8)];
         loop {
             let deadline = self.shard.poll_timeout();
             tokio::select! {
-                command = self.commands.recv() => {
+                command = self.ends.commands.recv() => {
                     let Some(command) = command else { break };
                     self.handle_commands(command);
                 }
+                Some(message) = self.ends.messages.recv() => self.handle_messages(message),
                 ready = self.socket.readable() => {
                     if ready.is_ok() {
                         self.receive(&mut buffers);
@@ -145,12 +123,15 @@ impl Port {
         let now = Instant::now();
         self.handle_command(now, first);
         for _ in 1..TURN {
-            let Ok(command) = self.commands.try_recv() else { break };
+            let Ok(command) = self.ends.commands.try_recv() else { break };
             self.handle_command(now, command);
         }
     }
 
     fn handle_command(&mut self, now: Instant, command: Command) {
+        if let Some(shard) = command.session().and_then(|id| self.shard.elsewhere(id)) {
+            return send_later(&self.ends.neighbours[shard], Message::Command(command));
+        }
         match command {
             Command::Accept { id, setup, owner, accepted } => {
                 let result = self.shard.accept(now, id, *setup).map_err(|e| e.to_string());
@@ -172,7 +153,7 @@ impl Port {
             Command::Select { id, track } => self.shard.select(now, id, track),
             Command::Close { id } => self.shard.close(now, id, Closed::ByUs),
             Command::AddTrack(shared) => {
-                self.shard.add_track(shared.key);
+                self.shard.add_track(shared.key, shared.told.clone());
                 self.tracks.insert(shared.key, shared);
             }
             Command::RemoveTrack(track) => {
@@ -186,6 +167,54 @@ impl Port {
                     some.iter().for_each(|id| self.shard.advance(now, *id));
                     self.flush();
                 }
+            }
+        }
+    }
+
+    fn handle_messages(&mut self, first: Message) {
+        let now = Instant::now();
+        self.handle_message(now, first);
+        for _ in 1..TURN {
+            let Ok(message) = self.ends.messages.try_recv() else { break };
+            self.handle_message(now, message);
+        }
+    }
+
+    fn handle_message(&mut self, now: Instant, message: Message) {
+        match message {
+            Message::Command(command) => self.handle_command(now, command),
+            Message::Handed(handed, slot) => self.handle_handed(now, handed, slot),
+        }
+    }
+
+    fn handle_handed(&mut self, now: Instant, handed: Handed, slot: Option<Slot>) {
+        if let (Handed::Session { id, .. }, Some(slot)) = (&handed, slot) {
+            self.owners.insert(*id, slot);
+        }
+        let fate = self.shard.handle_handed(now, handed);
+        self.metrics.received(fate);
+        self.hand_over(now);
+    }
+
+    /// Gives other shards what is theirs. A datagram for which there is no room is lost; a session then stays here.
+    fn hand_over(&mut self, now: Instant) {
+        while let Some((shard, handed)) = self.shard.poll_handed() {
+            let neighbour = &self.ends.neighbours[shard];
+            match handed {
+                Handed::Datagram(_) => {
+                    self.metrics.handed.inc();
+                    if neighbour.try_send(Message::Handed(handed, None)).is_err() {
+                        self.metrics.handed_lost.inc();
+                    }
+                }
+                Handed::Session { id, .. } => match neighbour.try_reserve() {
+                    Ok(room) => {
+                        room.send(Message::Handed(handed, self.owners.remove(&id)));
+                        self.shard.given(id, shard);
+                    }
+                    Err(_) => self.metrics.received(self.shard.handle_handed(now, handed)),
+                },
+                Handed::Ended(_) => send_later(neighbour, Message::Handed(handed, None)),
             }
         }
     }
@@ -211,8 +240,9 @@ impl Port {
                     self.metrics.received(fate);
                 }
             }
-            // What they are answered does not pile up over a whole turn.
+            // What they are answered does not pile up over a whole turn, nor what is not for here.
             self.flush();
+            self.hand_over(now);
         }
     }
 
@@ -233,18 +263,20 @@ impl Port {
 
     /// Sends what is to be sent, and tells owners what happened.
     fn settle(&mut self) {
+        let now = Instant::now();
+        self.hand_over(now);
         self.flush();
         while let Some((id, event)) = self.shard.poll_event() {
             self.tell(id, event);
         }
-        let now = Instant::now();
         while let Some(track) = self.shard.poll_wanted(now) {
             if let Some(shared) = self.tracks.get(&track) {
                 shared.wanted.notify_one();
             }
         }
         self.metrics.count(self.shard.take_counts());
-        self.metrics.sessions.set(i64::try_from(self.shard.sessions()).unwrap_or(i64::MAX));
+        let sessions = i64::try_from(self.shard.sessions()).unwrap_or(i64::MAX);
+        self.metrics.sessions.add(sessions - std::mem::replace(&mut self.told.sessions, sessions));
     }
 
     /// Sends what is sealed. What the socket does not take waits, in order, and bounded.
@@ -265,7 +297,8 @@ impl Port {
                 }
             }
         }
-        self.metrics.backlog.set(i64::try_from(self.backlog_bytes).unwrap_or(i64::MAX));
+        let backlog = i64::try_from(self.backlog_bytes).unwrap_or(i64::MAX);
+        self.metrics.backlog.add(backlog - std::mem::replace(&mut self.told.backlog, backlog));
     }
 
     fn send_backlog(&mut self) {
@@ -352,23 +385,6 @@ impl Port {
             self.shard.close(now, id, Closed::ByUs);
         }
         self.settle();
-    }
-}
-
-/// UDP and TCP on one port. Where any port will do, one whose twin is taken is given up for another.
-async fn bind_both(config: &Config, metrics: &Metrics) -> io::Result<(UdpSocket, tcp::Connections)> {
-    let mut attempts = if config.listen.port() == 0 { PORT_ATTEMPTS } else { 1 };
-    loop {
-        attempts -= 1;
-        let socket = UdpSocket::bind(config.listen).await?;
-        if !config.tcp {
-            return Ok((socket, tcp::Connections::none()));
-        }
-        match tcp::Connections::listen(socket.local_addr()?, metrics.clone()).await {
-            Ok(connections) => return Ok((socket, connections)),
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse && attempts > 0 => {}
-            Err(error) => return Err(error),
-        }
     }
 }
 

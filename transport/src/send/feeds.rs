@@ -1,6 +1,9 @@
 //! What one viewer is sent: a feed each for picture and sound, from tracks that many viewers share.
 
-use std::{collections::HashMap, time::Instant};
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
 
 use bytes::BytesMut;
 use rtc_rtcp::{
@@ -11,6 +14,7 @@ use rtc_shared::{error::Error, marshal::Marshal};
 
 use super::{Burst, History, PlayoutDelay, Progress, Sender, SenderConfig};
 use crate::{
+    directory::Told,
     sdp::{Accepted, Media, Negotiated},
     srtp::{SealError, Sealer},
 };
@@ -20,6 +24,8 @@ use crate::{
 const WITH_SOUND: (u8, u8) = (1, 50);
 /// Nothing has to be waited for.
 const WITHOUT_SOUND: (u8, u8) = (0, 0);
+/// Between two wishes for a keyframe of one track: an encoder has answered the first by then.
+const WISH_INTERVAL: Duration = Duration::from_millis(500);
 /// Seconds from 1900 to 1970 (RFC 3550 4).
 const NTP_UNIX_SECONDS: u64 = 2_208_988_800;
 
@@ -36,8 +42,22 @@ pub(crate) struct Shared {
     pub(crate) viewers: Vec<u64>,
     /// A viewer needs a keyframe that is not in the history.
     pub(crate) keyframe_wanted: bool,
-    /// When the publisher was last told of that.
-    pub(crate) told: Option<Instant>,
+    /// Shared with the other shards.
+    pub(crate) told: Told,
+    /// No sooner is it worth asking again whether the publisher may be told.
+    pub(crate) tell_at: Option<Instant>,
+}
+
+impl Shared {
+    /// Whether the publisher is to be told now that a keyframe is wanted.
+    pub(crate) fn tell(&mut self, now: Instant) -> bool {
+        if self.tell_at.is_some_and(|at| now < at) {
+            return false;
+        }
+        let told = self.told.tell(now, WISH_INTERVAL);
+        self.tell_at = Some(told.err().unwrap_or(now) + WISH_INTERVAL);
+        told.is_ok()
+    }
 }
 
 /// Of one viewer.

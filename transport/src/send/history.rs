@@ -37,14 +37,14 @@ pub(crate) struct History {
 
 impl History {
     /// The number that the frame got.
-    pub(crate) fn push(&mut self, now: Instant, frame: OutFrame) -> u64 {
+    pub(crate) fn push(&mut self, now: Instant, frame: Arc<OutFrame>) -> u64 {
         let number = self.next();
         if frame.keyframe {
             self.newest_keyframe = Some(number);
         }
         self.pushed = Some(now);
         self.bytes += size(&frame);
-        self.frames.push_back(Arc::new(frame));
+        self.frames.push_back(frame);
         while self.frames.len() > 1 && (self.bytes > BYTES_MAX || self.frames.len() > FRAMES_MAX) {
             let dropped = self.frames.pop_front().expect("more than one frame is there");
             self.bytes -= size(&dropped);
@@ -80,8 +80,8 @@ fn size(frame: &OutFrame) -> usize {
 mod tests {
     use super::*;
 
-    fn frame(keyframe: bool, bytes: usize) -> OutFrame {
-        OutFrame { timestamp: 0, at_us: 0, keyframe, payloads: vec![Bytes::from(vec![0; bytes])] }
+    fn frame(keyframe: bool, bytes: usize) -> Arc<OutFrame> {
+        Arc::new(OutFrame { timestamp: 0, at_us: 0, keyframe, payloads: vec![Bytes::from(vec![0; bytes])] })
     }
 
     #[test]

@@ -7,7 +7,7 @@ mod sender;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use feeds::{Feeds, Histories, TrackKey};
+pub(crate) use feeds::{Feeds, Histories, Shared, TrackKey};
 pub(crate) use history::History;
 pub use history::OutFrame;
 pub(crate) use sender::{Burst, PlayoutDelay, Progress, Sender, SenderConfig};

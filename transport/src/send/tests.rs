@@ -52,7 +52,7 @@ impl Desk {
         let number = self.frames as u8;
         let payloads = vec![Bytes::from(vec![number; 100]), Bytes::from(vec![number; 100]), Bytes::from(vec![number; 40])];
         let at_us = self.frames as i64 * 33_333;
-        self.history.push(self.now, OutFrame { timestamp: self.frames * FRAME_TICKS, at_us, keyframe, payloads });
+        self.history.push(self.now, OutFrame { timestamp: self.frames * FRAME_TICKS, at_us, keyframe, payloads }.into());
         self.frames += 1;
         self.now += 33 * MS;
     }

@@ -34,7 +34,7 @@ impl Desk {
     async fn for_viewers(viewers_max: usize) -> Self {
         let metrics = prometheus::Registry::new();
         let listen = "127.0.0.1:0".parse().unwrap();
-        let engine = transport::Config { listen, public: Vec::new(), tcp: false, sessions_max: 10 };
+        let engine = transport::Config { listen, public: Vec::new(), tcp: false, sessions_max: 10, shards: 1 };
         let engine = Engine::start(engine, &metrics).await.unwrap();
         let registry = Arc::new(Registry::new(SystemTime::now(), 10, |_| {}));
         let ice_servers = vec![IceServer { url: "stun:stun.example.org".into(), login: None }];
