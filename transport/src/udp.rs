@@ -247,17 +247,20 @@ impl Port {
     }
 
     fn handle_arrivals(&mut self, first: tcp::Arrival) {
-        let mut next = Some(first);
-        for _ in 0..TURN {
-            let Some(arrival) = next else { break };
-            match arrival {
-                tcp::Arrival::Datagram { path, bytes } => {
-                    let fate = self.shard.handle_datagram(Instant::now(), path, &bytes);
-                    self.metrics.received(fate);
-                }
-                tcp::Arrival::Ended(path) => self.shard.forget_path(path),
+        self.handle_arrival(first);
+        for _ in 1..TURN {
+            let Some(arrival) = self.connections.try_next() else { break };
+            self.handle_arrival(arrival);
+        }
+    }
+
+    fn handle_arrival(&mut self, arrival: tcp::Arrival) {
+        match arrival {
+            tcp::Arrival::Datagram { path, bytes } => {
+                let fate = self.shard.handle_datagram(Instant::now(), path, &bytes);
+                self.metrics.received(fate);
             }
-            next = self.connections.try_next();
+            tcp::Arrival::Ended(path) => self.shard.forget_path(path),
         }
     }
 

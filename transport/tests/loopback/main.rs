@@ -1,0 +1,7 @@
+//! Real sockets on this machine: a port of one shard or several, and peers that are not ours.
+
+#![expect(clippy::unwrap_used, reason = "in a test a failed step is the failure")]
+
+mod connections;
+mod shards;
+mod viewer;
