@@ -28,7 +28,7 @@ pub(crate) struct Agent {
     /// Proved addresses, the newest last.
     paths: Vec<Proved>,
     nominated: Option<Path>,
-    /// Since when there is something to wait for.
+    /// Since when there is something to wait for: the beginning, or the last sign by a connection that is gone.
     began: Instant,
     evicted: Vec<Path>,
 }
@@ -107,7 +107,7 @@ impl Agent {
 
     pub(crate) fn consent_until(&self) -> Instant {
         let heard = self.paths.iter().find(|known| Some(known.path) == self.nominated).map(|known| known.heard);
-        heard.unwrap_or(self.began) + CONSENT
+        heard.unwrap_or(self.began).max(self.began) + CONSENT
     }
 
     pub(crate) fn ufrag(&self) -> &str {
@@ -133,11 +133,14 @@ impl Agent {
         std::mem::take(&mut self.evicted)
     }
 
-    /// A connection is gone (ICE-TCP).
+    /// A connection is gone (ICE-TCP). The peer may come back by another, or where it was heard last, until consent to
+    /// the one that is gone would have ended.
     pub(crate) fn forget(&mut self, path: Path) {
-        self.paths.retain(|known| known.path != path);
+        let Some(at) = self.paths.iter().position(|known| known.path == path) else { return };
+        let gone = self.paths.remove(at);
         if self.nominated == Some(path) {
-            self.nominated = self.paths.last().map(|known| known.path);
+            self.began = self.began.max(gone.heard);
+            self.nominated = self.paths.iter().max_by_key(|known| known.heard).map(|known| known.path);
         }
     }
 
@@ -151,5 +154,39 @@ impl Agent {
             self.evicted.push(self.paths.remove(oldest).path);
         }
         self.paths.push(Proved { path, heard: now });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn path(connection: u64) -> Path {
+        Path::Tcp { connection, remote: ([192, 0, 2, 1], 5000).into() }
+    }
+
+    #[test]
+    fn a_peer_whose_connection_breaks_may_come_back_by_another() {
+        let now = Instant::now();
+        let credentials = IceCredentials::new("ours", "0123456789abcdefghijklmn").unwrap();
+        let mut agent = Agent::new(&credentials, now);
+        let check = |agent: &mut Agent, now, path| {
+            let check = stun::check("ours:x", &stun::key(credentials.pwd()), [7; 12]);
+            let answered = agent.handle_check(now, path, &Request::parse(&check).unwrap());
+            matches!(answered, Checked::Answer { .. })
+        };
+        assert!([1, 2, 3].iter().all(|number| check(&mut agent, now, path(*number))));
+        let later = now + 100 * SECOND;
+        agent.heard(later - SECOND, path(2));
+        agent.heard(later, path(1));
+        agent.forget(path(1));
+        assert_eq!(agent.selected(), Some(path(2)), "where it was heard last");
+        agent.forget(path(2));
+        agent.forget(path(3));
+        assert_eq!((agent.selected(), agent.consent_until()), (None, later + CONSENT));
+        assert!(check(&mut agent, later + SECOND, path(4)));
+        assert_eq!((agent.selected(), agent.consent_until()), (Some(path(4)), later + SECOND + CONSENT));
     }
 }
