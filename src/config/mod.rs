@@ -244,7 +244,7 @@ impl WebRtc {
 }
 
 /// Half of the cores, since WebRTC is half of what a server does: HLS, ingest and the transcoder have the others. A core
-/// sends 2.5 Mbit/s to about 2,500 viewers, and four of them fill a network card of 25 Gbit/s.
+/// sends 2.5 Mbit/s to about 2,000 viewers, and four of them nearly fill a network card of 25 Gbit/s.
 fn shards(asked: usize) -> usize {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     if asked > 0 { asked } else { (cores / 2).clamp(1, 4) }

@@ -7,7 +7,8 @@
 //! ```
 //!
 //! It answers as ICE-lite agent and, wherever the offer allows, as DTLS server. It knows nothing of
-//! streams, rungs or playlists. `engine`, `inbox`, `udp` and `tcp` are its shells; all else is sans-IO.
+//! streams, rungs or playlists. Its threads, the shards, know of each other by `directory.rs` alone.
+//! `engine`, `inbox`, `listener`, `udp` and `tcp` are its shells; all else is sans-IO.
 
 mod directory;
 mod dtls;

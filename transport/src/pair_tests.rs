@@ -490,3 +490,22 @@ fn a_datagram_beyond_any_path_is_not_looked_at() {
     let path = call.path();
     assert_eq!(call.shards.handle_datagram(call.now, path, &[22; 2049]), Fate::Malformed);
 }
+
+/// Whoever can send under the peer's address has no key: an alert in the clear (RFC 6347 4.1, epoch 0) is nobody's word.
+#[test]
+fn an_alert_in_the_clear_ends_no_connection() {
+    let mut call = Call::new(1, Weather { delay: 5 * MS, ..Default::default() });
+    call.run(300);
+    call.stream(TRACK, 3);
+    let path = call.path();
+    for (level, description) in [(1, 0), (2, 0), (2, 40), (2, 90)] {
+        for number in [0_u8, 9, 200] {
+            let alert = [21, 254, 253, 0, 0, 0, 0, 0, 0, 0, number, 0, 2, level, description];
+            call.shards.handle_datagram(call.now, path, &alert);
+        }
+        call.run(5);
+        assert!(matches!(call.events[..], [Event::Connected { .. }]), "{level} {description}: {:?}", call.events);
+    }
+    call.stream(TRACK, 30);
+    assert_eq!(call.got.len(), 33 * 5);
+}

@@ -53,6 +53,19 @@ fn what_is_handed_over_late_is_not_lost() {
 }
 
 #[test]
+fn a_session_that_cannot_go_is_served_where_it_is() {
+    let mut call = Call::new(2, FAIR);
+    call.shards.full = true;
+    call.run(200);
+    let before = call.shards.handed;
+    call.stream(TRACK, 90);
+    assert_eq!(call.got.len(), 450);
+    assert!(call.shards.handed > before + 3, "by what is handed over");
+    call.shards.close(call.now, SESSION, Closed::ByUs);
+    assert_eq!((call.shards.sessions(), call.shards.paths(), call.shards.entries()), (0, 0, 0));
+}
+
+#[test]
 fn a_session_goes_to_where_its_first_check_arrived_and_is_left_alone_there() {
     let mut call = Call::new(2, FAIR);
     call.run(200);

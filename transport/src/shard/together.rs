@@ -25,6 +25,8 @@ pub(crate) struct Shards {
     seats: Vec<Seat>,
     /// What is handed over arrives at the next `handle_timeout`.
     pub(crate) slow: bool,
+    /// No queue has room for a session: each stays where it is.
+    pub(crate) full: bool,
     /// Datagrams handed over so far.
     pub(crate) handed: usize,
 }
@@ -32,7 +34,7 @@ pub(crate) struct Shards {
 impl Shards {
     pub(crate) fn new(shards: usize, now: Instant) -> Self {
         let seats = Seat::all(shards, now);
-        Self { all: seats.iter().cloned().map(Shard::new).collect(), seats, slow: false, handed: 0 }
+        Self { all: seats.iter().cloned().map(Shard::new).collect(), seats, slow: false, full: false, handed: 0 }
     }
 
     /// To its home, as handles do.
@@ -72,9 +74,10 @@ impl Shards {
             assert!(hop < HOPS_MAX, "what is handed over comes to rest");
             for (from, to, handed) in std::mem::take(&mut waiting) {
                 self.handed += 1;
-                let given = if let Handed::Session { id, .. } = &handed { Some(*id) } else { None };
+                let session = if let Handed::Session { id, .. } = &handed { Some(*id) } else { None };
+                let to = if session.is_some() && self.full { from } else { to };
                 let fate = self.all[to].handle_handed(now, handed);
-                if let Some(id) = given {
+                if let Some(id) = session.filter(|_| to != from) {
                     self.all[from].given(id, to);
                 }
                 fates = Some(fate).filter(|fate| *fate != Fate::Handed).or(fates);

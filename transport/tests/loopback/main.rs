@@ -3,5 +3,6 @@
 #![expect(clippy::unwrap_used, reason = "in a test a failed step is the failure")]
 
 mod connections;
+mod cost;
 mod shards;
 mod viewer;

@@ -52,7 +52,7 @@ impl Port {
     pub async fn start(shards: usize) -> Self {
         let metrics = Registry::new();
         let listen = "127.0.0.1:0".parse().unwrap();
-        let config = Config { listen, public: Vec::new(), tcp: true, sessions_max: 50, shards };
+        let config = Config { listen, public: Vec::new(), tcp: true, sessions_max: 500, shards };
         let engine = Engine::start(config, &metrics).await.unwrap();
         Self { track: engine.outgoing(), engine, metrics, frames: 0 }
     }
