@@ -8,7 +8,7 @@ use std::{
 use bytes::Bytes;
 
 use crate::{
-    codec::{aac, h264, opus},
+    codec::{FrameRate, aac, av1, h264, hevc, opus},
     timestamp::{Timescale, Timestamp},
 };
 
@@ -87,14 +87,38 @@ pub struct Track {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Parameters {
     H264(h264::Parameters),
+    Hevc(hevc::Parameters),
+    Av1(av1::Parameters),
     Aac(aac::Parameters),
     Opus(opus::Parameters),
+}
+
+impl Parameters {
+    /// Pixels shown of a picture; `None` of sound.
+    pub fn size(&self) -> Option<(u32, u32)> {
+        match self {
+            Self::H264(p) => Some((p.width, p.height)),
+            Self::Hevc(p) => Some((p.width, p.height)),
+            Self::Av1(p) => Some((p.width, p.height)),
+            Self::Aac(_) | Self::Opus(_) => None,
+        }
+    }
+
+    /// Frames a second, where the parameters promise it.
+    pub fn frame_rate(&self) -> Option<FrameRate> {
+        match self {
+            Self::H264(p) => p.frame_rate,
+            Self::Hevc(p) => p.frame_rate,
+            Self::Av1(p) => p.frame_rate,
+            Self::Aac(_) | Self::Opus(_) => None,
+        }
+    }
 }
 
 impl Track {
     pub fn kind(&self) -> TrackKind {
         match self.parameters {
-            Parameters::H264(_) => TrackKind::Video,
+            Parameters::H264(_) | Parameters::Hevc(_) | Parameters::Av1(_) => TrackKind::Video,
             Parameters::Aac(_) | Parameters::Opus(_) => TrackKind::Audio,
         }
     }
@@ -103,6 +127,8 @@ impl Track {
     pub fn codec_string(&self) -> String {
         match &self.parameters {
             Parameters::H264(p) => p.codec_string(),
+            Parameters::Hevc(p) => p.codec_string(),
+            Parameters::Av1(p) => p.codec_string(),
             Parameters::Aac(p) => p.codec_string(),
             Parameters::Opus(p) => p.codec_string(),
         }
@@ -120,7 +146,8 @@ pub struct Sample {
     pub duration: Option<u32>,
     /// Decodable alone. Every audio Sample is.
     pub keyframe: bool,
-    /// H.264: NAL units, each behind its length in 4 bytes. AAC: one raw access unit. Opus: one packet.
+    /// H.264, HEVC: NAL units, each behind its length in 4 bytes. AV1: OBUs with their sizes, without a temporal delimiter.
+    /// AAC: one raw access unit. Opus: one packet.
     pub payload: Bytes,
     /// When its last byte had arrived.
     pub received: Instant,

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use media_core::{Item, Parameters, Sample, Timescale, Timestamp, Track, TrackId, stream::Made};
+use media_core::{Item, Parameters, Sample, Timescale, Timestamp, Track, TrackId, TrackKind, stream::Made};
 
 use crate::wire::{Coded, Order, Report, Wish};
 
@@ -36,7 +36,7 @@ const ARRIVALS_MAX: usize = UNREAD_SAMPLES_MAX + 256;
 /// Whether this output can be made from this track.
 pub fn feeds(made: Made, track: &Track) -> bool {
     match made {
-        Made::Video => track.id == TrackId::VIDEO && matches!(track.parameters, Parameters::H264(_)),
+        Made::Video => track.id == TrackId::VIDEO && track.kind() == TrackKind::Video,
         Made::Opus => track.id == TrackId::AUDIO && matches!(track.parameters, Parameters::Aac(_)),
         Made::Aac => track.id == TrackId::AUDIO && matches!(track.parameters, Parameters::Opus(_)),
     }
@@ -201,7 +201,7 @@ impl Lane {
             }
             Report::Sample(_, coded) => self.handle_made(coded, now, history),
             Report::Ended(_) => self.handle_ended(history),
-            Report::Hello { .. } | Report::Note(_) => Err(Broken("what concerns no output")),
+            Report::Hello { .. } | Report::Note(_) | Report::Refused(..) => Err(Broken("what concerns no output")),
         }
     }
 

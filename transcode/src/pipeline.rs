@@ -297,15 +297,14 @@ impl Task {
             if closing || !others_work {
                 return Err(format!("it was fed and made no {} for too long", made.as_str()));
             }
-            self.give_up(at, now)?;
+            self.give_up(at, &format!("no {} can be made of what the publisher sends: see the log", made.as_str()), now)?;
         }
         Ok(())
     }
 
     /// One output cannot be made of what this publisher sends: the others must not suffer from it.
-    fn give_up(&mut self, at: usize, now: Instant) -> Result<(), String> {
+    fn give_up(&mut self, at: usize, sentence: &str, now: Instant) -> Result<(), String> {
         let made = self.outputs[at].made;
-        let sentence = format!("no {} can be made of what the publisher sends: see the log", made.as_str());
         warn!(stream = %self.stream.name, "{sentence}");
         self.outputs[at].missing_until = Some(now + MISSING_RETRY);
         self.stream.set_making(made, Making::Unavailable(sentence.into()));
@@ -380,6 +379,7 @@ impl Task {
                 info!(stream = %self.stream.name, "codecast-transcode: {text}");
                 return Ok(());
             }
+            Report::Refused(made, sentence) => return self.give_up(made as usize, &sentence, now),
             Report::Track(made, _) | Report::Sample(made, _) | Report::Consumed(made, _) | Report::Ended(made) => made,
         };
         let Output { history, reading: Some(reading), .. } = &mut self.outputs[made as usize] else {

@@ -9,7 +9,7 @@ use std::{marker::PhantomData, sync::Arc};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use media_core::{
     Parameters, Timescale, Timestamp, Track, TrackId,
-    codec::{aac, h264, opus},
+    codec::{aac, av1, h264, hevc, opus},
     stream::Made,
 };
 
@@ -87,6 +87,8 @@ pub enum Report {
     Consumed(Made, u32),
     /// Nothing more comes of the run that was ended.
     Ended(Made),
+    /// It cannot be made of the track that was given. What is missing, as a sentence.
+    Refused(Made, String),
     /// For the log.
     Note(String),
 }
@@ -217,6 +219,11 @@ impl Message for Report {
                 Bytes::new()
             }
             Self::Ended(made) => put(fields, 18, *made),
+            Self::Refused(made, sentence) => {
+                put(fields, 20, *made);
+                put_text(fields, sentence);
+                Bytes::new()
+            }
             Self::Note(text) => {
                 fields.put_u8(19);
                 put_text(fields, text);
@@ -237,6 +244,7 @@ impl Message for Report {
             17 => Self::Consumed(take_made(&mut fields)?, fields.try_get_u32().map_err(|_| Error::Short)?),
             18 => Self::Ended(take_made(&mut fields)?),
             19 => Self::Note(take_text(&mut fields)?),
+            20 => Self::Refused(take_made(&mut fields)?, take_text(&mut fields)?),
             _ => return Err(Error::Tag(tag)),
         })
     }
@@ -269,6 +277,8 @@ fn put_track(fields: &mut BytesMut, made: Made, track: &Track) -> Bytes {
         Parameters::H264(p) => (0, p.record.clone()),
         Parameters::Aac(p) => (1, p.config.clone()),
         Parameters::Opus(p) => (2, Bytes::copy_from_slice(&[p.channels])),
+        Parameters::Hevc(p) => (3, p.record.clone()),
+        Parameters::Av1(p) => (4, p.record.clone()),
     };
     fields.put_u8(codec);
     parameters
@@ -322,6 +332,8 @@ fn take_track(mut fields: Bytes) -> Result<Track, Error> {
         0 => (TrackId::VIDEO, h264::Parameters::parse(fields).ok().map(Parameters::H264)),
         1 => (TrackId::AUDIO, aac::Parameters::parse(fields).ok().map(Parameters::Aac)),
         2 => (TrackId::AUDIO, opus_parameters(&fields)),
+        3 => (TrackId::VIDEO, hevc::Parameters::parse(fields).ok().map(Parameters::Hevc)),
+        4 => (TrackId::VIDEO, av1::Parameters::parse(fields).ok().map(Parameters::Av1)),
         _ => return Err(Error::Field("codec")),
     };
     Ok(Track { id, timescale, parameters: parameters.ok_or(Error::Field("parameters"))? })
@@ -409,6 +421,7 @@ mod tests {
             Report::Sample(Made::Opus, coded(b"opus")),
             Report::Consumed(Made::Video, 3),
             Report::Ended(Made::Video),
+            Report::Refused(Made::Video, "no decoder of AV1 is installed".into()),
             Report::Note("ein Wort für das Protokoll".into()),
         ]
     }

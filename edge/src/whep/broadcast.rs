@@ -8,7 +8,8 @@
 //!            \-> AAC ------------------------------> Made::Opus -------^
 //! ```
 //!
-//! WebRTC shows pictures in the order in which they are sent, so a source with B-frames cannot be sent as it is. Once
+//! WebRTC shows pictures in the order in which they are sent, so a source with B-frames cannot be sent as it is, and not
+//! every viewer takes another codec than H.264. Once
 //! B-frames turn up in what is already being sent, those that would be shown late are left out until the transcoder's
 //! first keyframe. Pure: Items come in, `Outgoing`s go out; `pipeline` reads the windows and keeps the demands.
 
@@ -24,7 +25,10 @@ use media_core::{
     stream::{Made, Present},
 };
 
-use super::clock::{Clock, micros};
+use super::{
+    clock::{Clock, micros},
+    program::is_to_be_made,
+};
 
 /// How long pictures are held back while nobody knows whether B-frames follow: most sources say so in their first
 /// keyframe, and a viewer waits.
@@ -148,10 +152,10 @@ impl Broadcast {
         if present.epoch.is_none() || present.epoch != self.epoch {
             return;
         }
-        match (present.order, &mut self.picture) {
-            (Order::Shown, Picture::Undecided(_)) => self.send_held(),
-            (Order::Reordered, Picture::Undecided(_)) => self.turn_to_made(false),
-            (Order::Reordered, Picture::Source) => self.turn_to_made(self.flowing.has(TrackId::VIDEO)),
+        match &self.picture {
+            Picture::Undecided(_) if is_to_be_made(present) => self.turn_to_made(false),
+            Picture::Undecided(_) if present.order == Order::Shown => self.send_held(),
+            Picture::Source if is_to_be_made(present) => self.turn_to_made(self.flowing.has(TrackId::VIDEO)),
             _ => {}
         }
     }
@@ -290,6 +294,8 @@ impl Broadcast {
                     self.source_picture(sample);
                 }
             }
+            // What is made of it is sent; further layers are not, since only the main one is made.
+            Parameters::Hevc(_) | Parameters::Av1(_) => {}
             Parameters::Opus(_) => {
                 self.aac = false;
                 self.send(TrackId::AUDIO, sample);

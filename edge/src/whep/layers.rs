@@ -3,7 +3,7 @@
 //! The document is `{"layers":[{"encodingId":"h","width":1280,"height":720,"active":true}]}`, the largest first; a
 //! choice is `{"encodingId":"h"}`, or `{}` for ours. `rid`, the draft's later word, is taken and told as well.
 
-use media_core::{Parameters, TrackId, sample::Layer, stream::Present};
+use media_core::{TrackId, sample::Layer, stream::Present};
 use serde::{Deserialize, Serialize};
 
 use super::broadcast::Tracks;
@@ -53,10 +53,7 @@ pub fn document(present: &Present, active: Tracks) -> String {
 }
 
 fn entry<'a>(layer: &'a Layer, present: &Present, active: Tracks) -> Entry<'a> {
-    let size = present.track(layer.track).and_then(|track| match &track.parameters {
-        Parameters::H264(parameters) => Some((parameters.width, parameters.height)),
-        _ => None,
-    });
+    let size = present.track(layer.track).and_then(|track| track.parameters.size());
     Entry {
         encoding_id: &layer.rid,
         rid: &layer.rid,

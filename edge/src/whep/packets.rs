@@ -37,7 +37,7 @@ impl Packets {
             }
             Parameters::H264(_) => packetize(&sample.payload, None, PAYLOAD_BYTES_MAX),
             Parameters::Opus(_) if (1..=PAYLOAD_BYTES_MAX).contains(&sample.payload.len()) => vec![sample.payload.clone()],
-            Parameters::Opus(_) | Parameters::Aac(_) => Vec::new(),
+            Parameters::Opus(_) | Parameters::Aac(_) | Parameters::Hevc(_) | Parameters::Av1(_) => Vec::new(),
         }
     }
 

@@ -30,10 +30,9 @@ impl Program {
         if !has_video && !has_audio {
             return Ok(Self { video: true, audio: true, profile_level_id: None });
         }
-        let reordered = present.order == Order::Reordered;
         if let Making::Unavailable(reason) = video
             && has_video
-            && reordered
+            && is_to_be_made(present)
         {
             return Err(Unavailable(Arc::clone(reason)));
         }
@@ -48,11 +47,18 @@ impl Program {
 
     fn new(present: &Present, video: bool, audio: bool) -> Self {
         let profile_level_id = match parameters(present, TrackId::VIDEO) {
-            Some(Parameters::H264(parameters)) if present.order != Order::Reordered => Some(parameters.profile_level),
+            Some(Parameters::H264(parameters)) if !is_to_be_made(present) => Some(parameters.profile_level),
             _ => None,
         };
         Self { video, audio, profile_level_id }
     }
+}
+
+/// Whether the picture cannot be sent as the publisher sends it: every viewer is promised H.264, in the order in which it
+/// is shown.
+pub fn is_to_be_made(present: &Present) -> bool {
+    let other_codec = parameters(present, TrackId::VIDEO).is_some_and(|known| !matches!(known, Parameters::H264(_)));
+    other_codec || present.order == Order::Reordered
 }
 
 fn parameters(present: &Present, track: TrackId) -> Option<&Parameters> {

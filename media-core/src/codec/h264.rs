@@ -14,6 +14,9 @@ use h264_reader::{
     nal::{Nal, RefNal, sps::SeqParameterSet},
 };
 
+use super::written_keyframe_interval;
+
+pub use super::FrameRate;
 pub use order::Order;
 pub use restriction::without_reordering;
 
@@ -49,19 +52,6 @@ pub enum Error {
     Sps(String),
     #[error("H.264: {0} sequence and {1} picture parameter sets: one to {SPS_MAX} and one to {PPS_MAX} are needed")]
     Sets(usize, usize),
-}
-
-/// Frames a second, as a fraction.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FrameRate {
-    pub frames: u32,
-    pub seconds: u32,
-}
-
-impl FrameRate {
-    pub fn as_f64(self) -> f64 {
-        f64::from(self.frames) / f64::from(self.seconds)
-    }
 }
 
 /// What a decoder must know before the first keyframe.
@@ -192,18 +182,7 @@ fn reorder_frames(sps: &SeqParameterSet) -> Option<u8> {
 /// A frame lasts two ticks (H.264 E.2.1).
 fn frame_rate(sps: &SeqParameterSet) -> Option<FrameRate> {
     let timing = sps.vui_parameters.as_ref()?.timing_info.as_ref()?;
-    let (mut frames, mut seconds) = (u64::from(timing.time_scale), u64::from(timing.num_units_in_tick) * 2);
-    if frames == 0 || seconds == 0 {
-        return None;
-    }
-    let divisor = gcd(frames, seconds);
-    (frames, seconds) = (frames / divisor, seconds / divisor);
-    let rate = FrameRate { frames: u32::try_from(frames).ok()?, seconds: u32::try_from(seconds).ok()? };
-    (0.1..=480.0).contains(&rate.as_f64()).then_some(rate)
-}
-
-fn gcd(a: u64, b: u64) -> u64 {
-    if b == 0 { a } else { gcd(b, a % b) }
+    FrameRate::of_ticks(timing.time_scale.into(), u64::from(timing.num_units_in_tick) * 2)
 }
 
 /// The NAL units of a length-prefixed access unit; it ends early where a length lies.
@@ -229,15 +208,11 @@ pub fn is_idr(payload: &[u8]) -> bool {
     nal_units(payload).any(|nal| nal.first().is_some_and(|header| header & 0x1f == NAL_IDR))
 }
 
-/// The largest distance between keyframes, in frames, from the settings that x264 writes into
-/// its first SEI message ("... keyint=60 keyint_min=6 ...").
+/// The largest distance between keyframes, in frames, as x264 writes it into its first SEI message.
 pub fn keyframe_interval(payload: &[u8]) -> Option<u32> {
-    nal_units(payload).take(SEI_NALS_MAX).filter(|nal| nal.first().is_some_and(|h| h & 0x1f == NAL_SEI)).find_map(|nal| {
-        let text = &nal[..nal.len().min(SEI_BYTES_MAX)];
-        let at = text.windows(8).position(|window| window == b" keyint=")? + 8;
-        let digits: String = text[at..].iter().take(6).take_while(|b| b.is_ascii_digit()).map(|&b| char::from(b)).collect();
-        digits.parse().ok().filter(|&frames| frames > 0)
-    })
+    let sei = |nal: &&[u8]| nal.first().is_some_and(|header| header & 0x1f == NAL_SEI);
+    let written = |nal: &[u8]| written_keyframe_interval(&nal[..nal.len().min(SEI_BYTES_MAX)]);
+    nal_units(payload).take(SEI_NALS_MAX).filter(sei).find_map(written)
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use mp4_atom as mp4;
 use mp4_atom::{Atom, Encode};
 
 use crate::{
-    codec::{aac, h264, opus},
+    codec::{aac, av1, h264, hevc, opus},
     sample::{Parameters, Track},
 };
 
@@ -54,11 +54,11 @@ fn moov(track: &Track) -> Result<mp4::Moov, InitError> {
     };
     minf.stbl.stco = Some(mp4::Stco::default());
     let hdlr = match &track.parameters {
-        Parameters::H264(p) => {
-            tkhd.width = u16::try_from(p.width).unwrap_or(u16::MAX).into();
-            tkhd.height = u16::try_from(p.height).unwrap_or(u16::MAX).into();
+        Parameters::H264(_) | Parameters::Hevc(_) | Parameters::Av1(_) => {
+            let (width, height) = track.parameters.size().map_or((0, 0), |(width, height)| (pixels(width), pixels(height)));
+            (tkhd.width, tkhd.height) = (width.into(), height.into());
             minf.vmhd = Some(mp4::Vmhd::default());
-            minf.stbl.stsd.codecs.push(avc1(p)?.into());
+            minf.stbl.stsd.codecs.extend(picture(&track.parameters, width, height)?);
             mp4::Hdlr { handler: b"vide".into(), name: "video".into() }
         }
         Parameters::Opus(p) => {
@@ -89,12 +89,27 @@ fn moov(track: &Track) -> Result<mp4::Moov, InitError> {
     })
 }
 
-fn avc1(p: &h264::Parameters) -> Result<mp4::Avc1, InitError> {
-    let size = |pixels: u32| u16::try_from(pixels).unwrap_or(u16::MAX);
-    Ok(mp4::Avc1 {
-        visual: mp4::Visual { data_reference_index: 1, width: size(p.width), height: size(p.height), ..Default::default() },
-        avcc: mp4::Avcc::decode_body(&mut &p.record[..])?,
-        ..Default::default()
+fn pixels(side: u32) -> u16 {
+    u16::try_from(side).unwrap_or(u16::MAX)
+}
+
+/// The sample entry of a picture, with the decoder's configuration as it came.
+fn picture(parameters: &Parameters, width: u16, height: u16) -> Result<Option<mp4::Codec>, InitError> {
+    let visual = mp4::Visual { data_reference_index: 1, width, height, ..Default::default() };
+    Ok(match parameters {
+        Parameters::H264(h264::Parameters { record, .. }) => {
+            let avcc = mp4::Avcc::decode_body(&mut &record[..])?;
+            Some(mp4::Avc1 { visual, avcc, ..Default::default() }.into())
+        }
+        Parameters::Hevc(hevc::Parameters { record, .. }) => {
+            let hvcc = mp4::Hvcc::decode_body(&mut &record[..])?;
+            Some(mp4::Hvc1 { visual, hvcc, ..Default::default() }.into())
+        }
+        Parameters::Av1(av1::Parameters { record, .. }) => {
+            let av1c = mp4::Av1c::decode_body(&mut &record[..])?;
+            Some(mp4::Av01 { visual, av1c, ..Default::default() }.into())
+        }
+        Parameters::Aac(_) | Parameters::Opus(_) => None,
     })
 }
 
@@ -227,6 +242,23 @@ mod tests {
         assert!(bytes.windows(config.len()).any(|w| w == config), "AudioSpecificConfig byte for byte");
         let [Any::Ftyp(_), Any::Moov(moov)] = &boxes(&bytes)[..] else { panic!("ftyp, moov") };
         assert_eq!(moov.trak[0].mdia.mdhd.timescale, 44_100);
+    }
+
+    #[test]
+    fn pictures_of_every_codec_keep_their_record() {
+        let hevc = hevc::tests::bytes(hevc::tests::RECORD_360P30);
+        let av1 = hevc::tests::bytes(av1::tests::RECORD_360P30);
+        for (kind, record, parameters) in [
+            (b"hvc1", hevc.clone(), Parameters::Hevc(hevc::Parameters::parse(hevc).unwrap())),
+            (b"av01", av1.clone(), Parameters::Av1(av1::Parameters::parse(av1).unwrap())),
+        ] {
+            let track = Track { id: TrackId::VIDEO, timescale: Timescale::MILLIS, parameters };
+            let bytes = init_segment(&track).unwrap();
+            assert!(bytes.windows(4).any(|w| w == kind));
+            assert!(bytes.windows(record.len()).any(|w| w == record), "the record byte for byte");
+            let [Any::Ftyp(_), Any::Moov(moov)] = &boxes(&bytes)[..] else { panic!("ftyp, moov") };
+            assert_eq!((moov.trak[0].tkhd.width, moov.trak[0].tkhd.height), (640.into(), 360.into()));
+        }
     }
 
     #[test]

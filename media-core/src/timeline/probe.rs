@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::{
-    codec::h264,
+    codec::{FrameRate, h264, hevc},
     sample::{Parameters, Sample, TrackKind},
 };
 
@@ -223,10 +223,7 @@ impl Probe {
     /// The bitstream's promise or the metadata's, if timestamps agree.
     fn promised_rate(&self, sample: &Sample) -> Option<f64> {
         let measured = self.measured_rate();
-        let promised = match &sample.track.parameters {
-            Parameters::H264(p) => p.frame_rate.map(h264::FrameRate::as_f64),
-            Parameters::Aac(_) | Parameters::Opus(_) => None,
-        };
+        let promised = sample.track.parameters.frame_rate().map(FrameRate::as_f64);
         let agrees = |rate: &f64| measured.is_none_or(|m| (rate / m - 1.0).abs() <= RATE_TOLERANCE);
         let metadata = self.hints.frame_rate.filter(|rate| (0.1..=480.0).contains(rate));
         promised.filter(agrees).or_else(|| metadata.filter(agrees))
@@ -279,11 +276,14 @@ fn target_duration(interval_us: Option<i64>, smallest: u32) -> u32 {
     TARGET_DURATIONS.into_iter().map(|seconds| seconds.max(smallest)).find(holds).unwrap_or(longest)
 }
 
-/// x264 writes its settings into the stream; with the rate they tell the interval.
+/// x264 and x265 write their settings into the stream; with the rate they tell the interval.
 fn written_interval_us(keyframe: &Sample) -> Option<i64> {
-    let Parameters::H264(parameters) = &keyframe.track.parameters else { return None };
-    let frames = h264::keyframe_interval(&keyframe.payload)?;
-    let rate = parameters.frame_rate?.as_f64();
+    let frames = match &keyframe.track.parameters {
+        Parameters::H264(_) => h264::keyframe_interval(&keyframe.payload)?,
+        Parameters::Hevc(_) => hevc::keyframe_interval(&keyframe.payload)?,
+        Parameters::Av1(_) | Parameters::Aac(_) | Parameters::Opus(_) => return None,
+    };
+    let rate = keyframe.track.parameters.frame_rate()?.as_f64();
     Some((f64::from(frames) * 1e6 / rate) as i64)
 }
 

@@ -95,18 +95,18 @@ impl Offer {
         let sound = shown.iter().find(|one| one.track.kind() == TrackKind::Audio);
         let sound_guess = sound.map_or(0, |_| AUDIO_BITRATE);
         let video = |one: &Shown| {
-            let Parameters::H264(p) = &one.track.parameters else { return None };
-            let guess = (f64::from(p.width) * f64::from(p.height) * frame_rate * BITS_A_PIXEL) as u64 + sound_guess;
+            let (width, height) = one.track.parameters.size()?;
+            let guess = (f64::from(width) * f64::from(height) * frame_rate * BITS_A_PIXEL) as u64 + sound_guess;
             let played: Vec<_> = [Some(&one.bandwidth), sound.map(|sound| &sound.bandwidth)].into_iter().flatten().collect();
             let announced = announced.filter(|_| one.track.id.is_main());
             let (uri, codec, bandwidth) = (one.uri, one.track.codec_string(), rates(&played, announced, guess));
-            Some(Video { uri, codec, width: p.width, height: p.height, frame_rate, bandwidth })
+            Some(Video { uri, codec, width, height, frame_rate, bandwidth })
         };
         let audio = |one: &Shown| {
             let channels = match &one.track.parameters {
                 Parameters::Aac(p) => p.channels(),
                 Parameters::Opus(p) => p.channels,
-                Parameters::H264(_) => return None,
+                Parameters::H264(_) | Parameters::Hevc(_) | Parameters::Av1(_) => return None,
             };
             Some(Audio { uri: one.uri, codec: one.track.codec_string(), channels })
         };

@@ -194,8 +194,8 @@ impl Nominal {
             Parameters::Aac(p) => (i64::from(p.frame_length), true),
             // What libopus and browsers send; a packet tells its own.
             Parameters::Opus(_) => (960, true),
-            Parameters::H264(p) => {
-                let us = p.frame_rate.map_or(NOMINAL_US_DEFAULT, |rate| (1e6 / rate.as_f64()) as i64);
+            Parameters::H264(_) | Parameters::Hevc(_) | Parameters::Av1(_) => {
+                let us = track.parameters.frame_rate().map_or(NOMINAL_US_DEFAULT, |rate| (1e6 / rate.as_f64()) as i64);
                 (Timestamp::from_micros(us).ticks_in(scale).max(1), false)
             }
         };

@@ -4,7 +4,7 @@
 use std::sync::{Arc, mpsc::SyncSender};
 
 use anyhow::{Context, Result};
-use media_core::{Parameters, Timestamp, Track, stream::Made};
+use media_core::{Timestamp, Track, stream::Made};
 use transcode::wire::{Coded, Order, Report, Wish};
 
 use crate::{sound, video};
@@ -17,6 +17,8 @@ pub struct Lane {
     run: Option<Run>,
     /// A run has failed: the next one begins at a keyframe from here on.
     resting_until: Option<Timestamp>,
+    /// Nothing can be made of the track.
+    refused: bool,
 }
 
 /// How long a lane rests after a failure, in media time: what made it fail may still be coming.
@@ -29,7 +31,7 @@ enum Run {
 
 impl Lane {
     pub fn new(made: Made, reports: SyncSender<Report>) -> Self {
-        Self { made, reports, wish: Wish::default(), track: None, run: None, resting_until: None }
+        Self { made, reports, wish: Wish::default(), track: None, run: None, resting_until: None, refused: false }
     }
 
     pub fn handle(&mut self, order: Order) -> Result<()> {
@@ -37,6 +39,7 @@ impl Lane {
             Order::Open(_, wish) => self.wish = wish,
             Order::Track(_, track) => {
                 self.finish_run();
+                self.refuse_unless_decodable(&track)?;
                 self.track = Some(track);
             }
             Order::Sample(_, coded) => self.handle_sample(coded)?,
@@ -56,6 +59,16 @@ impl Lane {
         Ok(())
     }
 
+    /// Decoders are a matter of what is installed here; the encoders' side was told at the start.
+    fn refuse_unless_decodable(&mut self, track: &Track) -> Result<()> {
+        let lacking = if self.made == Made::Video { video::lacks(&track.parameters) } else { None };
+        self.refused = lacking.is_some();
+        let Some(elements) = lacking else { return Ok(()) };
+        let sentence =
+            format!("GStreamer lacks {elements}, to decode {}: install the plugins that hold it", track.codec_string());
+        self.reports.send(Report::Refused(self.made, sentence)).context("nobody reads reports")
+    }
+
     fn handle_sample(&mut self, coded: Coded) -> Result<()> {
         if self.run.as_ref().is_some_and(Run::has_failed) {
             self.finish_run();
@@ -66,7 +79,7 @@ impl Lane {
         {
             self.finish_run();
         }
-        if self.resting_until.is_some_and(|until| coded.dts < until || !coded.keyframe) {
+        if self.refused || self.resting_until.is_some_and(|until| coded.dts < until || !coded.keyframe) {
             return self.reports.send(Report::Consumed(self.made, 1)).context("nobody reads reports");
         }
         self.resting_until = None;
@@ -88,12 +101,9 @@ impl Lane {
         let track = self.track.as_ref().context("a Sample before its track")?;
         let after = self.wish.after.take();
         let reports = self.reports.clone();
-        Ok(match (&track.parameters, self.made) {
-            (Parameters::H264(p), Made::Video) => Run::Video(video::Run::start(p, &self.wish, after, first, reports)?),
-            (_, Made::Opus | Made::Aac) => {
-                Run::Sound(sound::Run::start(self.made, track, self.wish.bitrate, after, first, reports)?)
-            }
-            _ => anyhow::bail!("{} cannot be made of {}", self.made.as_str(), track.codec_string()),
+        Ok(match self.made {
+            Made::Video => Run::Video(video::Run::start(&track.parameters, &self.wish, after, first, reports)?),
+            Made::Opus | Made::Aac => Run::Sound(sound::Run::start(self.made, track, self.wish.bitrate, after, first, reports)?),
         })
     }
 

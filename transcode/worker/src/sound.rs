@@ -59,7 +59,7 @@ impl Run {
         let (caps, decoder) = match &track.parameters {
             Parameters::Aac(p) => (aac_caps(p), "avdec_aac max-errors=-1"),
             Parameters::Opus(p) => (opus_caps(p), "opusdec max-errors=-1 plc=false"),
-            Parameters::H264(_) => bail!("sound cannot be made of H.264"),
+            Parameters::H264(_) | Parameters::Hevc(_) | Parameters::Av1(_) => bail!("sound cannot be made of a picture"),
         };
         let encoder = match made {
             Made::Opus => {

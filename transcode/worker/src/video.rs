@@ -1,5 +1,5 @@
-//! Pictures in the order in which they are shown: H.264 is decoded and encoded again without B-frames, at the source's
-//! size, times and keyframes.
+//! Pictures in the order in which they are shown: H.264, HEVC or AV1 is decoded and encoded as H.264 without B-frames, at
+//! the source's size, times and keyframes.
 //!
 //! `appsrc ! h264parse ! avdec_h264 ! queue ! videoconvert ! x264enc ! appsink`. One probe behind the decoder holds the
 //! policy: which pictures are encoded, and which become keyframes.
@@ -12,7 +12,7 @@ use std::{
     },
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use gst::prelude::*;
 use media_core::{
     Parameters, Timestamp, Track, TrackId,
@@ -27,7 +27,12 @@ use transcode::{
 
 use crate::chain::{self, Chain, Clock, Intake};
 
+/// For most sources. Decoders of other codecs are looked for when such a source comes.
 pub const ELEMENTS: &[&str] = &["appsrc", "h264parse", "avdec_h264", "queue", "videoconvert", "x264enc", "appsink"];
+/// Of libav's decoders: one thread, and nothing of a damaged picture. More threads would cost a picture of delay each.
+const LIBAV: &str = "output-corrupt=false max-threads=1 thread-type=slice";
+/// dav1d is several times as fast, but only newer distributions have an element of it.
+const AV1_DECODERS: [&str; 2] = ["dav1ddec", "av1dec"];
 
 /// For x264's rate control where nobody tells.
 const FRAME_RATE_UNKNOWN: FrameRate = FrameRate { frames: 30, seconds: 1 };
@@ -61,7 +66,7 @@ struct Keys {
 
 impl Run {
     pub fn start(
-        parameters: &h264::Parameters,
+        parameters: &Parameters,
         wish: &Wish,
         after: Option<Timestamp>,
         first: &Coded,
@@ -70,12 +75,12 @@ impl Run {
         let rate = (wish.bitrate == 0).then(|| SourceRate::new(wish.announced_bitrate));
         let bitrate = rate.as_ref().map_or(wish.bitrate, SourceRate::bitrate);
         let FrameRate { frames, seconds } =
-            parameters.frame_rate.or_else(|| announced(wish.frame_rate)).unwrap_or(FRAME_RATE_UNKNOWN);
+            parameters.frame_rate().or_else(|| announced(wish.frame_rate)).unwrap_or(FRAME_RATE_UNKNOWN);
+        let Coding { caps, parser, decoder, options } = Coding::of(parameters)?;
         // `zerolatency` implies most of the rest; each is stated so that a preset cannot bring it back. More threads of
-        // x264 would cost a picture of delay each, of the decoder too. The queue lets both work at once.
+        // x264 would cost a picture of delay each. The queue lets decoder and encoder work at once.
         let chain = Chain::new(&format!(
-            "appsrc name=source {source} ! h264parse ! avdec_h264 name=decoder output-corrupt=false max-threads=1 thread-type=slice \
-             ! queue max-size-buffers=8 max-size-bytes=0 max-size-time=0 ! videoconvert n-threads=1 ! video/x-raw,format=I420 \
+            "appsrc name=source {source} ! {parser} ! {decoder} name=decoder {options} ! queue max-size-buffers=8 max-size-bytes=0 max-size-time=0 ! videoconvert n-threads=1 ! video/x-raw,format=I420 \
              ! x264enc name=encoder tune=zerolatency speed-preset=veryfast pass=cbr bitrate={kbit} vbv-buf-capacity=400 bframes=0 \
                rc-lookahead=0 sync-lookahead=0 mb-tree=false threads=1 sliced-threads=false aud=false key-int-max=100000 \
                option-string=scenecut=0:open-gop=0 \
@@ -84,12 +89,8 @@ impl Run {
             sink = chain::SINK,
             kbit = bitrate / 1000,
         ))?;
-        let caps = gst::Caps::builder("video/x-h264")
-            .field("stream-format", "avc")
-            .field("alignment", "au")
-            .field("codec_data", gst::Buffer::from_slice(parameters.record.clone()))
-            .field("framerate", gst::Fraction::new(frames as i32, seconds as i32));
-        let intake = Intake::new(&chain, &caps.build(), Made::Video, reports.clone())?;
+        let caps = caps.field("framerate", gst::Fraction::new(frames as i32, seconds as i32)).build();
+        let intake = Intake::new(&chain, &caps, Made::Video, reports.clone())?;
         let clock = Clock::starting_with(first);
         let keys = Keys { after: after.map(|at| clock.inward(at) + SAME_PICTURE), ..Keys::default() };
         let keys = Arc::new(Mutex::new(keys));
@@ -127,6 +128,53 @@ impl Run {
         self.intake.settle();
         None
     }
+}
+
+/// How GStreamer is told of a codec, and decodes it.
+struct Coding {
+    caps: gst::caps::Builder<gst::caps::NoFeature>,
+    parser: &'static str,
+    decoder: &'static str,
+    options: &'static str,
+}
+
+impl Coding {
+    fn of(parameters: &Parameters) -> Result<Self> {
+        let (parser, decoder) = elements(parameters).context("sound is no picture")?;
+        let (media, format, alignment, record, options) = match parameters {
+            Parameters::H264(p) => ("video/x-h264", "avc", "au", &p.record, LIBAV),
+            Parameters::Hevc(p) => ("video/x-h265", "hvc1", "au", &p.record, LIBAV),
+            Parameters::Av1(p) => ("video/x-av1", "obu-stream", "tu", &p.record, ""),
+            Parameters::Aac(_) | Parameters::Opus(_) => bail!("sound is no picture"),
+        };
+        let caps = gst::Caps::builder(media).field("stream-format", format).field("alignment", alignment);
+        let caps = caps.field("codec_data", gst::Buffer::from_slice(record.clone()));
+        Ok(Self { caps, parser, decoder, options })
+    }
+}
+
+/// The parser and the decoder of a codec.
+fn elements(parameters: &Parameters) -> Option<(&'static str, &'static str)> {
+    match parameters {
+        Parameters::H264(_) => Some(("h264parse", "avdec_h264")),
+        Parameters::Hevc(_) => Some(("h265parse", "avdec_h265")),
+        Parameters::Av1(_) => {
+            let installed = AV1_DECODERS.into_iter().find(|decoder| is_installed(decoder));
+            Some(("av1parse", installed.unwrap_or(AV1_DECODERS[1])))
+        }
+        Parameters::Aac(_) | Parameters::Opus(_) => None,
+    }
+}
+
+fn is_installed(element: &str) -> bool {
+    gst::ElementFactory::find(element).is_some()
+}
+
+/// The elements that a source of these parameters needs and that are not installed.
+pub fn lacks(parameters: &Parameters) -> Option<String> {
+    let (parser, decoder) = elements(parameters)?;
+    let missing: Vec<_> = [parser, decoder].into_iter().filter(|element| !is_installed(element)).collect();
+    (!missing.is_empty()).then(|| missing.join(", "))
 }
 
 /// On the decoder's output, between two pictures: what is made already is left out, and the encoder is told of keyframes.

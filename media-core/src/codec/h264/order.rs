@@ -34,7 +34,10 @@ impl Default for Order {
 impl Order {
     /// Takes one picture. Once B slices were seen that stays so until the publisher joins anew.
     pub fn observe(&mut self, sample: &Sample) {
-        let AnyParameters::H264(parameters) = &sample.track.parameters else { return };
+        let parameters = match &sample.track.parameters {
+            AnyParameters::H264(parameters) => parameters,
+            other => return self.promise(other),
+        };
         *self = match *self {
             Self::Reordered => return,
             _ if has_b_slice(&sample.payload) => Self::Reordered,
@@ -43,6 +46,19 @@ impl Order {
             Self::Unknown(seen) if seen + 1 >= TRUSTED_AFTER => Self::Shown,
             Self::Unknown(seen) => Self::Unknown(seen + 1),
         };
+    }
+
+    /// What the parameters of other codecs say is so: decoders rely on it.
+    fn promise(&mut self, parameters: &AnyParameters) {
+        let shown = match parameters {
+            AnyParameters::Hevc(parameters) => parameters.reorder_frames == 0,
+            // A temporal unit shows one picture (AV1 7.5).
+            AnyParameters::Av1(_) => true,
+            AnyParameters::H264(_) | AnyParameters::Aac(_) | AnyParameters::Opus(_) => return,
+        };
+        if *self != Self::Reordered {
+            *self = if shown { Self::Shown } else { Self::Reordered };
+        }
     }
 }
 

@@ -272,7 +272,7 @@ pub fn heard(samples: &[Arc<Sample>]) -> [Vec<f64>; 2] {
             let caps = caps.field("rate", p.sample_rate as i32).field("channels", i32::from(p.channels()));
             (caps.field("codec_data", gst::Buffer::from_slice(p.config.clone())).build(), "avdec_aac")
         }
-        Parameters::H264(_) => panic!("a picture makes no sound"),
+        Parameters::H264(_) | Parameters::Hevc(_) | Parameters::Av1(_) => panic!("a picture makes no sound"),
     };
     let frame = i64::from(samples[0].duration.unwrap());
     let units: Vec<_> = samples
