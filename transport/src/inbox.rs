@@ -196,6 +196,7 @@ mod tests {
         let frame = Frame {
             timestamp: 0,
             payload: Bytes::from(vec![0; bytes]),
+            vps: None,
             sps: None,
             pps: None,
             keyframe: true,

@@ -87,6 +87,7 @@ impl Run {
         let frame = Frame {
             timestamp: (1 << 33) + (came.rtp_ms * per_ms).round() as u64,
             payload,
+            vps: None,
             sps: came.sps,
             pps: came.pps,
             keyframe: came.keyframe,
@@ -498,6 +499,7 @@ fn whatever_comes_samples_stay_valid() {
             let frame = Frame {
                 timestamp,
                 payload: [&PACKET[..random(4) as usize], &[0; 3]].concat().into(),
+                vps: None,
                 sps: (random(9) == 0).then(|| sps(20 + random(3) as u32, 11, random(3) as u32)),
                 pps: (random(9) == 0).then(|| pps(random(2) as u8)),
                 keyframe: random(5) == 0,

@@ -7,12 +7,31 @@ use rtc_rtp::Header;
 
 use super::{
     Codec, Receiver,
-    h264::{Depacketizer, Output, Piece, packetize},
+    depacketize::{Depacketizer, Output, Piece},
+    h264::packetize,
 };
 
+/// H.264: what we take from one peer we can send to another.
+pub fn depacketize(received: Instant, data: &[u8]) {
+    depacketize_as(Codec::H264, received, data, |unit| {
+        check_nals(unit, 1);
+        for payload in packetize(unit, None, 100) {
+            assert!((1..=100).contains(&payload.len()), "payloads keep their limit");
+        }
+    });
+}
+
+pub fn depacketize_hevc(received: Instant, data: &[u8]) {
+    depacketize_as(Codec::Hevc, received, data, |unit| check_nals(unit, 3));
+}
+
+pub fn depacketize_av1(received: Instant, data: &[u8]) {
+    depacketize_as(Codec::Av1, received, data, check_obus);
+}
+
 /// Payloads as the bytes cut them: a byte of length, one of flags, then the payload.
-pub fn depacketize(received: Instant, mut data: &[u8]) {
-    let mut depacketizer = Depacketizer::new();
+fn depacketize_as(codec: Codec, received: Instant, mut data: &[u8], check: impl Fn(&[u8])) {
+    let mut depacketizer = Depacketizer::new(codec).expect("it is a picture's");
     let mut timestamp = 0_u32;
     while let [length, flags, rest @ ..] = data {
         let (payload, rest) = rest.split_at(rest.len().min(usize::from(*length)));
@@ -22,22 +41,37 @@ pub fn depacketize(received: Instant, mut data: &[u8]) {
         depacketizer.handle_piece(&Piece { timestamp, marker, gap, payload: Bytes::copy_from_slice(payload), received });
         while let Some(output) = depacketizer.poll() {
             if let Output::Whole(unit) = output {
-                check_sendable(&unit.payload);
+                check(&unit.payload);
             }
         }
     }
 }
 
-/// What we take from one peer we can send to another.
-fn check_sendable(payload: &[u8]) {
-    let mut rest = payload;
+/// NAL units of at least so many bytes, behind their lengths, up to the end.
+fn check_nals(unit: &[u8], bytes_min: usize) {
+    let mut rest = unit;
     while !rest.is_empty() {
         let (length, behind) = rest.split_first_chunk::<4>().expect("an access unit of ours ends with a whole NAL unit");
-        rest = &behind[u32::from_be_bytes(*length) as usize..];
+        let length = u32::from_be_bytes(*length) as usize;
+        assert!(length >= bytes_min, "a NAL unit has its header");
+        rest = &behind[length..];
     }
-    for payload in packetize(payload, None, 100) {
-        assert!((1..=100).contains(&payload.len()), "payloads keep their limit");
+}
+
+/// OBUs behind their sizes up to the end, without delimiters; one of them begins a picture.
+fn check_obus(unit: &[u8]) {
+    let (mut rest, mut pictures) = (unit, 0);
+    while let [header, behind @ ..] = rest {
+        assert_eq!(header & 0x82, 0x02, "an OBU of ours has its size");
+        let behind = if header & 4 != 0 { &behind[1..] } else { behind };
+        let end = behind.iter().position(|byte| byte & 0x80 == 0).expect("a size of ours ends");
+        let size: usize = (0..=end).map(|at| usize::from(behind[at] & 0x7f) << (7 * at)).sum();
+        rest = &behind[end + 1..][size..];
+        let kind = header >> 3 & 0x0f;
+        assert!(![2, 7, 8, 15].contains(&kind), "nothing that a temporal unit on its own has no use for");
+        pictures += usize::from(kind == 3 || kind == 6);
     }
+    assert!(pictures > 0, "a temporal unit shows something");
 }
 
 pub fn rtcp(data: &[u8]) {
@@ -47,7 +81,7 @@ pub fn rtcp(data: &[u8]) {
 
 /// A script of packets, four bytes each and a payload of a few: what, how far, when, how long.
 pub fn receiver(now: Instant, data: &[u8]) {
-    for codec in [Codec::H264, Codec::Opus] {
+    for codec in [Codec::H264, Codec::Hevc, Codec::Av1, Codec::Opus] {
         run(codec, now, data);
     }
     check_order(now, data);
@@ -137,6 +171,8 @@ mod tests {
                 })
                 .collect();
             depacketize(now, &data);
+            depacketize_hevc(now, &data);
+            depacketize_av1(now, &data);
             rtcp(&data);
             receiver(now, &data);
         }

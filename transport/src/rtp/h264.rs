@@ -1,14 +1,14 @@
 //! H.264 in RTP (RFC 6184), packetization-mode 1.
 //!
 //! An access unit is NAL units behind lengths of 4 bytes, as in MP4. Out: `packetize` copies it once
-//! into one buffer and slices the payloads out of it. In: `Depacketizer` takes payloads in order and
-//! gives access units, the parameter sets beside them; one that misses something is not given.
+//! into one buffer and slices the payloads out of it. In: `append` takes what a payload brings to the
+//! access unit that `depacketize` puts together.
 
-mod depacketize;
 mod packetize;
+mod payload;
 
-pub use depacketize::{AccessUnit, Depacketizer, Output, Piece};
 pub use packetize::{ParameterSets, packetize};
+pub(super) use payload::append;
 
 /// NAL unit types (ITU-T H.264 table 7-1) and those of RFC 6184 table 1.
 mod kind {

@@ -13,6 +13,10 @@ pub mod h264;
 pub mod opus;
 pub mod rtcp;
 
+mod av1;
+mod depacketize;
+mod draft;
+mod hevc;
 mod receiver;
 mod reception;
 mod remb;

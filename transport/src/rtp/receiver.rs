@@ -14,7 +14,7 @@ use rtc_rtcp::reception_report::ReceptionReport;
 use rtc_rtp::Header;
 
 use super::{
-    h264::{AccessUnit, Depacketizer, Output, Piece},
+    depacketize::{AccessUnit, Depacketizer, Output, Piece},
     opus,
     reception::{Reception, SenderReport},
     unwrap::Timestamps,
@@ -35,13 +35,19 @@ const REPORT_SLACK: Duration = Duration::from_secs(10);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Codec {
     H264,
+    Hevc,
+    Av1,
     Opus,
 }
 
 impl Codec {
+    fn is_video(self) -> bool {
+        self != Self::Opus
+    }
+
     fn clock_rate(self) -> u32 {
         match self {
-            Self::H264 => 90_000,
+            Self::H264 | Self::Hevc | Self::Av1 => 90_000,
             Self::Opus => 48_000,
         }
     }
@@ -50,7 +56,7 @@ impl Codec {
     /// trip of 50 ms; sound is often sent without retransmission.
     fn first_wait(self) -> Duration {
         match self {
-            Self::H264 => Duration::from_millis(130),
+            Self::H264 | Self::Hevc | Self::Av1 => Duration::from_millis(130),
             Self::Opus => Duration::from_millis(40),
         }
     }
@@ -61,8 +67,9 @@ impl Codec {
 pub struct Frame {
     /// In ticks of the RTP clock, unwrapped; it goes on through changes of SSRC and clock.
     pub timestamp: u64,
-    /// H.264: NAL units behind 4-byte lengths.
+    /// H.264, HEVC: NAL units behind 4-byte lengths. AV1: OBUs with their sizes.
     pub payload: Bytes,
+    pub vps: Option<Bytes>,
     pub sps: Option<Bytes>,
     pub pps: Option<Bytes>,
     pub keyframe: bool,
@@ -110,7 +117,8 @@ pub struct Receiver {
     ssrc: Option<u32>,
     heard: Option<Instant>,
     window: Window,
-    depacketizer: Depacketizer,
+    /// `None` for sound.
+    depacketizer: Option<Depacketizer>,
     timestamps: Timestamps,
     reception: Reception,
     requests: Requests,
@@ -128,11 +136,11 @@ impl Receiver {
             ssrc: None,
             heard: None,
             window: Window::new(codec.first_wait()),
-            depacketizer: Depacketizer::new(),
+            depacketizer: Depacketizer::new(codec),
             timestamps: Timestamps::new(codec.clock_rate()),
             reception: Reception::default(),
             requests: Requests::default(),
-            waiting: codec == Codec::H264,
+            waiting: codec.is_video(),
             damaged_before: false,
             frames: VecDeque::new(),
             stats: Stats::default(),
@@ -189,7 +197,7 @@ impl Receiver {
 
     /// Somebody else needs a keyframe. Requests that come together are one.
     pub fn request_keyframe(&mut self, now: Instant) {
-        if self.codec == Codec::H264 {
+        if self.codec.is_video() {
             self.requests.want(now);
         }
     }
@@ -207,7 +215,7 @@ impl Receiver {
             duplicate: window.duplicate,
             late: window.late,
             nacks: window.nacks,
-            refused: self.depacketizer.refused(),
+            refused: self.depacketizer.as_ref().map_or(0, Depacketizer::refused),
             ..self.stats
         }
     }
@@ -222,10 +230,12 @@ impl Receiver {
         }
         self.window.restart();
         self.release(now);
-        self.depacketizer.restart();
+        if let Some(depacketizer) = &mut self.depacketizer {
+            depacketizer.restart();
+        }
         self.timestamps.reset();
         self.reception = Reception::default();
-        self.waiting = self.codec == Codec::H264;
+        self.waiting = self.codec.is_video();
         self.damaged_before = true;
     }
 
@@ -240,17 +250,18 @@ impl Receiver {
     /// Takes what the window lets go.
     fn release(&mut self, now: Instant) {
         while let Some(packet) = self.window.poll_packet() {
-            match self.codec {
-                Codec::H264 => self.handle_piece(now, packet),
-                Codec::Opus => self.handle_opus(packet),
+            match &mut self.depacketizer {
+                Some(depacketizer) => {
+                    depacketizer.handle_piece(&Piece::from(packet));
+                    self.take_outputs(now);
+                }
+                None => self.handle_opus(packet),
             }
         }
     }
 
-    fn handle_piece(&mut self, now: Instant, packet: Packet) {
-        let Packet { timestamp, marker, payload, received, gap } = packet;
-        self.depacketizer.handle_piece(&Piece { timestamp, marker, gap, payload, received });
-        while let Some(output) = self.depacketizer.poll() {
+    fn take_outputs(&mut self, now: Instant) {
+        while let Some(output) = self.depacketizer.as_mut().and_then(Depacketizer::poll) {
             match output {
                 Output::Whole(unit) => self.handle_access_unit(now, unit),
                 Output::Damaged => {
@@ -316,15 +327,23 @@ impl Receiver {
     }
 }
 
+impl From<Packet> for Piece {
+    fn from(packet: Packet) -> Self {
+        let Packet { timestamp, marker, payload, received, gap } = packet;
+        Self { timestamp, marker, gap, payload, received }
+    }
+}
+
 impl Frame {
     fn opus(payload: Bytes, received: Instant) -> Self {
-        let (sps, pps, keyframe) = (None, None, true);
-        Self { timestamp: 0, payload, sps, pps, keyframe, damaged_before: false, first_received: received, received, ntp: None }
+        let (vps, sps, pps, first_received) = (None, None, None, received);
+        let (keyframe, damaged_before) = (true, false);
+        Self { timestamp: 0, payload, vps, sps, pps, keyframe, damaged_before, first_received, received, ntp: None }
     }
 
     fn of(unit: AccessUnit) -> Self {
-        let AccessUnit { payload, sps, pps, keyframe, first_received, received, .. } = unit;
-        Self { timestamp: 0, payload, sps, pps, keyframe, damaged_before: false, first_received, received, ntp: None }
+        let AccessUnit { payload, vps, sps, pps, keyframe, first_received, received, .. } = unit;
+        Self { timestamp: 0, payload, vps, sps, pps, keyframe, damaged_before: false, first_received, received, ntp: None }
     }
 }
 

@@ -1,10 +1,15 @@
 //! What was cut comes together again; what is missing is told.
 
-use std::time::Instant;
-
 use bytes::Bytes;
 
 use super::*;
+use crate::rtp::{
+    Codec,
+    depacketize::{
+        Depacketizer, Output, Piece,
+        testing::{after_gap, feed, marked, piece},
+    },
+};
 
 const P: u8 = 0x41;
 const IDR: u8 = 0x65;
@@ -29,18 +34,6 @@ fn au(nals: &[&[u8]]) -> Vec<u8> {
     nals.iter().flat_map(|nal| (nal.len() as u32).to_be_bytes().into_iter().chain(nal.iter().copied())).collect()
 }
 
-fn piece(timestamp: u32, payload: impl Into<Vec<u8>>) -> Piece {
-    Piece { timestamp, marker: false, gap: false, payload: Bytes::from(payload.into()), received: Instant::now() }
-}
-
-fn marked(piece: Piece) -> Piece {
-    Piece { marker: true, ..piece }
-}
-
-fn after_gap(piece: Piece) -> Piece {
-    Piece { gap: true, ..piece }
-}
-
 /// The payloads of one access unit as its sender sends them.
 fn pieces(timestamp: u32, payloads: &[Bytes]) -> Vec<Piece> {
     let mut pieces: Vec<Piece> = payloads.iter().map(|payload| piece(timestamp, payload.to_vec())).collect();
@@ -50,19 +43,14 @@ fn pieces(timestamp: u32, payloads: &[Bytes]) -> Vec<Piece> {
     pieces
 }
 
-fn feed(depacketizer: &mut Depacketizer, pieces: &[Piece]) -> Vec<Output> {
-    let mut outputs = Vec::new();
-    for piece in pieces {
-        depacketizer.handle_piece(piece);
-        outputs.extend(std::iter::from_fn(|| depacketizer.poll()));
-    }
-    outputs
+fn depacketizer() -> Depacketizer {
+    Depacketizer::new(Codec::H264).unwrap()
 }
 
 #[test]
 fn an_access_unit_survives_the_journey_whatever_its_sizes() {
     const MAX: usize = 100;
-    let mut depacketizer = Depacketizer::new();
+    let mut depacketizer = depacketizer();
     for first in (2..=2 * MAX + 5).chain([997, 998, 999, 40_000]) {
         for second in [2, 3, 20, MAX - first.min(MAX) + 2, MAX - 5, MAX - 1, MAX, MAX + 1, 3 * MAX] {
             let second = second.max(2);
@@ -152,7 +140,7 @@ fn fragments(nal: &[u8]) -> Vec<Vec<u8>> {
 
 /// Pieces in, and of each output a letter: K a keyframe with its SPS, k one without, P another picture, - damage.
 fn check(pieces: &[Piece], expected: &str) {
-    let mut depacketizer = Depacketizer::new();
+    let mut depacketizer = depacketizer();
     let outputs = feed(&mut depacketizer, pieces);
     let letters: String = outputs
         .iter()
@@ -212,7 +200,7 @@ fn a_second_parameter_set_stays_in_the_access_unit() {
     let second_pps = [0x68, 0x5b, 0x80];
     let idr = nal(IDR, 9);
     let sent = au(&[SPS, PPS, &second_pps, SPS, PPS, &idr]);
-    let outputs = feed(&mut Depacketizer::new(), &pieces(1, &packetize(&sent, None, 100)));
+    let outputs = feed(&mut depacketizer(), &pieces(1, &packetize(&sent, None, 100)));
     let [Output::Whole(unit)] = &outputs[..] else { panic!("{outputs:?}") };
     assert_eq!(unit.payload, au(&[&second_pps, &idr]));
     assert_eq!((unit.sps.as_deref(), unit.pps.as_deref()), (Some(SPS), Some(PPS)));
@@ -276,7 +264,7 @@ fn what_mode_one_does_not_have_is_refused() {
         (vec![0x7c, 0xc1, 0x80], 0, "PP"),             // first and last at once
         (vec![0x41], 0, "-P"),                         // a slice without anything
     ] {
-        let mut depacketizer = Depacketizer::new();
+        let mut depacketizer = depacketizer();
         let outputs = feed(&mut depacketizer, &[marked(piece(1, payload.clone())), marked(piece(2, picture.clone()))]);
         let letters: String = outputs.iter().map(|output| if matches!(output, Output::Damaged) { '-' } else { 'P' }).collect();
         assert_eq!((letters.as_str(), depacketizer.refused()), (expected, refused), "{payload:02x?}");
@@ -285,7 +273,7 @@ fn what_mode_one_does_not_have_is_refused() {
 
 #[test]
 fn an_access_unit_is_bounded() {
-    let mut depacketizer = Depacketizer::new();
+    let mut depacketizer = depacketizer();
     let mut start = vec![0x7c, 0x85, 0x80];
     start.resize(60_000, 1);
     let mut middle = start.clone();

@@ -299,6 +299,37 @@ fn a_stream_that_starts_in_the_middle_waits_for_a_keyframe() {
     assert!(call.frames.len() > 25);
 }
 
+/// A hole costs pictures up to the next keyframe, which is asked for, whatever the codec.
+#[test]
+fn pictures_of_every_codec_go_on_at_a_keyframe() {
+    const AV1_HEADER: &[u8] = &[0x08, 0, 0, 0, 0x0c, 0xc4];
+    let av1_keyframe = [&[0x20, AV1_HEADER.len() as u8], AV1_HEADER, &[0x30, 0x10, 1]].concat();
+    let hevc_keyframe = b"\x60\x01\x00\x05\x42\x01\x01\x01\x60\x00\x04\x26\x01\x80\x01".to_vec();
+    let h264_keyframe = b"\x78\x00\x05\x67\x42\xe0\x1f\x8c\x00\x02\x65\x80".to_vec();
+    for (codec, keyframe, other) in [
+        (Codec::H264, h264_keyframe, vec![0x41, 0x80]),
+        (Codec::Hevc, hevc_keyframe, vec![0x02, 0x01, 0x80, 0x01]),
+        (Codec::Av1, av1_keyframe, vec![0x10, 0x30, 0x30, 1]),
+    ] {
+        let (start, mut receiver) = (Instant::now(), Receiver::new(codec));
+        let mut asked = 0;
+        // Number 4 is lost, and never comes.
+        for (number, is_key) in [(1, false), (2, true), (3, false), (5, false), (6, false), (7, true), (8, false)] {
+            let (now, payload) = (start + u32::from(number) * 300 * MS, if is_key { &keyframe } else { &other });
+            receiver.handle_timeout(now);
+            receiver.handle_packet(now, &header(number, u32::from(number) * 3000, true), Bytes::from(payload.clone()));
+            while let Some(feedback) = receiver.poll_feedback(now) {
+                asked += u32::from(feedback == Feedback::KeyframeRequest);
+            }
+        }
+        receiver.handle_timeout(start + 4000 * MS);
+        let frames: Vec<_> =
+            std::iter::from_fn(|| receiver.poll_frame()).map(|frame| (frame.keyframe, frame.damaged_before)).collect();
+        assert_eq!(frames, [(true, false), (false, false), (true, true), (false, false)], "{codec:?}");
+        assert!(asked >= 2, "{codec:?}: before the first keyframe, and at the hole");
+    }
+}
+
 #[test]
 fn requests_from_outside_are_one_and_nobody_is_asked_in_vain() {
     let start = Instant::now();
