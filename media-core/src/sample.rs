@@ -104,6 +104,15 @@ impl Parameters {
         }
     }
 
+    /// How many pictures are decoded before one that is shown before them; `None` where nothing tells.
+    pub fn reorder_frames(&self) -> Option<u8> {
+        match self {
+            Self::H264(p) => p.reorder_frames,
+            Self::Hevc(p) => Some(p.reorder_frames),
+            Self::Av1(_) | Self::Aac(_) | Self::Opus(_) => Some(0),
+        }
+    }
+
     /// Frames a second, where the parameters promise it.
     pub fn frame_rate(&self) -> Option<FrameRate> {
         match self {

@@ -13,8 +13,8 @@ use rtc_rtp::Header;
 
 use crate::{
     event::Event,
-    rtp::{Arrivals, Feedback, Receiver, Remb},
-    sdp::{Accepted, Codec, Kind, Negotiated},
+    rtp::{self, Arrivals, Feedback, Receiver, Remb},
+    sdp::{Accepted, Codec, Negotiated},
 };
 
 /// SSRCs of one publisher: eight layers with their retransmissions, sound, and some changes.
@@ -67,8 +67,7 @@ impl Receive {
             .enumerate()
             .filter_map(|(media, line)| {
                 let accepted = line.accepted.clone()?;
-                let codec = if line.kind == Kind::Video { crate::rtp::Codec::H264 } else { crate::rtp::Codec::Opus };
-                debug_assert!(matches!(accepted.codec, Codec::H264 { .. } | Codec::Opus { .. }));
+                let codec = codec_of(&accepted.codec)?;
                 let layers = (0..accepted.rids.len().max(1))
                     .map(|_| Layer { receiver: Receiver::new(codec), ssrc: None, rtx_ssrc: None, heard: None })
                     .collect();
@@ -133,7 +132,7 @@ impl Receive {
 
     /// A keyframe is wanted of this layer of the picture.
     pub(crate) fn request_keyframe(&mut self, now: Instant, layer: usize) {
-        let video = self.lines.iter_mut().find(|line| matches!(line.accepted.codec, Codec::H264 { .. }));
+        let video = self.lines.iter_mut().find(|line| !matches!(line.accepted.codec, Codec::Opus { .. }));
         if let Some(layer) = video.and_then(|line| line.layers.get_mut(layer)) {
             layer.receiver.request_keyframe(now);
         }
@@ -228,6 +227,17 @@ impl Receive {
         let route = Route { line, layer, rtx };
         self.routes.insert(header.ssrc, route);
         Some(route)
+    }
+}
+
+/// `None` of what carries no medium, which no m-line is accepted with.
+fn codec_of(accepted: &Codec) -> Option<rtp::Codec> {
+    match accepted {
+        Codec::H264 { .. } => Some(rtp::Codec::H264),
+        Codec::H265 { .. } => Some(rtp::Codec::Hevc),
+        Codec::Av1 { .. } => Some(rtp::Codec::Av1),
+        Codec::Opus { .. } => Some(rtp::Codec::Opus),
+        Codec::Rtx { .. } | Codec::Other => None,
     }
 }
 

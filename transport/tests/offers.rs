@@ -13,7 +13,7 @@ macro_rules! fixture {
     };
 }
 
-const WHIP: [(&str, &str); 8] = [
+const WHIP: [(&str, &str); 12] = [
     ("aiortc", fixture!("aiortc-whip.sdp")),
     ("chromium", fixture!("chromium156-whip-h264.sdp")),
     ("chromium simulcast", fixture!("chromium156-whip-simulcast.sdp")),
@@ -22,6 +22,10 @@ const WHIP: [(&str, &str); 8] = [
     ("gstreamer", fixture!("gstreamer-whipsink-0.12.sdp")),
     ("obs", fixture!("obs-like-libdatachannel-whip.sdp")),
     ("firefox", fixture!("firefox-esr-whip.sdp")),
+    ("chromium av1", fixture!("chromium156-whip-av1.sdp")),
+    ("chromium everything", fixture!("chromium156-whip-everything.sdp")),
+    ("obs h265", fixture!("obs-like-libdatachannel-whip-h265.sdp")),
+    ("obs av1", fixture!("obs-like-libdatachannel-whip-av1.sdp")),
 ];
 
 const WHEP: [(&str, &str); 4] = [
@@ -112,6 +116,26 @@ fn publishers_are_answered() {
     check("gstreamer", (96, None, 1, false, &[]), 97, &[(1_297_255_684, None)]);
     check("obs", (96, None, 1, false, &[]), 111, &[(1_616_154_919, None)]);
     check("firefox", (126, Some(127), 1, false, &[]), 109, &[(1_742_856_310, Some(3_021_974_458))]);
+}
+
+/// Who sends one codec alone means it; who lists everything sends H.264, whatever it lists first.
+#[test]
+fn publishers_of_other_codecs_are_answered() {
+    let check = |name: &str, want: (u8, Option<u8>), codec: &str, fmtp: Option<&str>| {
+        let (_, offer) = WHIP.iter().find(|(it, _)| *it == name).expect("a fixture");
+        let (negotiated, answer) = answered(offer, &Wants::Receive);
+        let (_, video) = negotiated.video().expect("video");
+        assert_eq!((video.payload_type, video.rtx), want, "{name}");
+        assert!(answer.contains(&format!("a=rtpmap:{} {codec}/90000\r\n", want.0)), "{name}: {answer}");
+        let told = answer.lines().find_map(|line| line.strip_prefix(&format!("a=fmtp:{} ", want.0)));
+        assert_eq!(told, fmtp, "{name}");
+        assert!(video.feedback.nack && video.feedback.pli, "{name}");
+    };
+    check("chromium av1", (45, Some(46)), "AV1", Some("level-idx=5;profile=0;tier=0"));
+    let h264 = "level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42001f";
+    check("chromium everything", (102, Some(103)), "H264", Some(h264));
+    check("obs h265", (96, None), "H265", None);
+    check("obs av1", (96, None), "AV1", None);
 }
 
 /// A High stream goes under Main where it is offered (Chromium), else under the best there is.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! POST offer -> server -> admission, lease, engine -> 201 with the answer
-//! frames -> conn -> publisher (layers, clock, decode) -> Samples of the stream
+//! frames -> conn -> publisher (layers, clock, description, decode) -> Samples of the stream
 //! ```
 //!
 //! `server` and `conn` are the shells; sockets of media are the transport's.
@@ -11,6 +11,7 @@ mod clock;
 mod close;
 mod conn;
 mod decode;
+mod description;
 mod endpoint;
 mod keyframes;
 mod layers;

@@ -11,21 +11,17 @@
 use std::{
     collections::VecDeque,
     ops::Range,
-    slice,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
-use media_core::{
-    Announcement, Layer, Parameters, Sample, Timescale, Timestamp, Track, TrackId,
-    codec::{h264, opus},
-};
+use media_core::{Announcement, Layer, Parameters, Sample, Timescale, Timestamp, Track, TrackId, codec::opus};
 use transport::{rtp::Frame, sdp::Negotiated};
 
 use super::{
     clock::{Clock, Jump},
     decode::DecodeTimes,
+    description::{Coding, Description},
     keyframes::Keyframes,
     layers::Layers,
 };
@@ -83,12 +79,7 @@ struct Picture {
     clock: Clock,
     /// On its way to be beside the sound.
     syncing: bool,
-    sps: Option<Bytes>,
-    pps: Option<Bytes>,
-    /// The sets differ from those in `parameters`.
-    changed: bool,
-    /// In force since the newest keyframe.
-    parameters: Option<h264::Parameters>,
+    description: Description,
     times: DecodeTimes,
     track: Option<Arc<Track>>,
 }
@@ -104,7 +95,7 @@ struct Sound {
 struct Held {
     layer: usize,
     pts: i64,
-    parameters: h264::Parameters,
+    parameters: Parameters,
     frame: Frame,
 }
 
@@ -117,28 +108,29 @@ impl Publisher {
         };
         let (video, audio) = (negotiated.video(), negotiated.audio());
         let rids = video.map_or(&[][..], |(_, accepted)| &accepted.rids);
+        let coding = video.and_then(|(_, accepted)| Coding::of(&accepted.codec));
         let announcement = Announcement { video: video.is_some(), audio: audio.is_some(), encoder, ..Announcement::default() };
-        Self::with(now, media_of(video), media_of(audio), rids, announcement, keyframes_asked)
+        Self::with(now, media_of(video).zip(coding), media_of(audio), rids, announcement, keyframes_asked)
     }
 
     pub(super) fn with(
         now: Instant,
-        video_media: Option<usize>,
+        video: Option<(usize, Coding)>,
         audio_media: Option<usize>,
         rids: &[String],
         announcement: Announcement,
         keyframes_asked: Duration,
     ) -> Self {
         let announcement = Announcement { keyframes_asked: Some(keyframes_asked), ..announcement };
-        let count = if video_media.is_some() { rids.len().max(1) } else { 0 };
+        let count = if video.is_some() { rids.len().max(1) } else { 0 };
         let parameters = Parameters::Opus(opus::Parameters { channels: 2 });
         let track = Arc::new(Track { id: TrackId::AUDIO, timescale: AUDIO_TIMESCALE, parameters });
         Self {
             origin: None,
-            video_media,
+            video_media: video.map(|(media, _)| media),
             audio_media,
             rids: rids.iter().map(|rid| rid.as_str().into()).collect(),
-            pictures: (0..count).map(|_| Picture::new()).collect(),
+            pictures: video.iter().flat_map(|(_, coding)| (0..count).map(|_| Picture::new(*coding))).collect(),
             layers: Layers::new(count),
             keyframes: Keyframes::new(now, keyframes_asked, count),
             held: VecDeque::new(),
@@ -226,17 +218,20 @@ impl Publisher {
         self.count(placed.jump);
         let pts = placed.at + self.sync(layer, placed.advance);
         let picture = &mut self.pictures[layer];
-        picture.take_sets(&frame);
-        if frame.keyframe && picture.changed && picture.read_sets().is_err() {
+        if picture.description.take(&frame).is_err() {
             self.drops.count(Dropped::Malformed);
         }
         // Parameters begin with a keyframe, so nothing before one passes.
-        let Some(parameters) = picture.parameters.clone() else { return self.drops.count(Dropped::NoConfiguration) };
+        let Some(parameters) = picture.description.parameters().cloned() else {
+            return self.drops.count(Dropped::NoConfiguration);
+        };
         if frame.payload.is_empty() {
             return self.drops.count(Dropped::Malformed);
         }
-        if frame.keyframe {
-            self.layers.handle_keyframe(frame.received, layer, parameters.width, parameters.height);
+        if frame.keyframe
+            && let Some((width, height)) = parameters.size()
+        {
+            self.layers.handle_keyframe(frame.received, layer, width, height);
         }
         let held = Held { layer, pts, parameters, frame };
         if self.layers.is_decided() { self.emit(held) } else { self.hold(held) }
@@ -337,47 +332,24 @@ impl Publisher {
 }
 
 impl Picture {
-    fn new() -> Self {
+    fn new(coding: Coding) -> Self {
         Self {
             clock: Clock::new(VIDEO_TIMESCALE.ticks_per_second()),
             syncing: false,
-            sps: None,
-            pps: None,
-            changed: false,
-            parameters: None,
+            description: Description::new(coding),
             times: DecodeTimes::default(),
             track: None,
         }
     }
 
-    /// Encoders repeat them, in packets of their own or beside the picture: only others count.
-    fn take_sets(&mut self, frame: &Frame) {
-        for (known, came) in [(&mut self.sps, &frame.sps), (&mut self.pps, &frame.pps)] {
-            if came.is_some() && known != came {
-                known.clone_from(came);
-                self.changed = true;
-            }
-        }
-    }
-
-    fn read_sets(&mut self) -> Result<(), h264::Error> {
-        let (Some(sps), Some(pps)) = (&self.sps, &self.pps) else { return Ok(()) };
-        self.changed = false;
-        self.parameters = None;
-        self.parameters = Some(h264::Parameters::from_sets(slice::from_ref(sps), slice::from_ref(pps))?);
-        Ok(())
-    }
-
     /// A new one where the parameters are others.
-    fn track(&mut self, id: TrackId, parameters: h264::Parameters, pts: i64) -> Arc<Track> {
-        if let Some(track) = &self.track
-            && matches!(&track.parameters, Parameters::H264(known) if *known == parameters)
-        {
+    fn track(&mut self, id: TrackId, parameters: Parameters, pts: i64) -> Arc<Track> {
+        if let Some(track) = self.track.as_ref().filter(|track| track.parameters == parameters) {
             return Arc::clone(track);
         }
-        let frame = parameters.frame_rate.map_or(FRAME_TICKS, |rate| (90_000.0 / rate.as_f64()) as i64);
-        self.times.expect(usize::from(parameters.reorder_frames.unwrap_or(0)), pts, frame.clamp(1, 90_000));
-        let track = Arc::new(Track { id, timescale: VIDEO_TIMESCALE, parameters: Parameters::H264(parameters) });
+        let frame = parameters.frame_rate().map_or(FRAME_TICKS, |rate| (90_000.0 / rate.as_f64()) as i64);
+        self.times.expect(usize::from(parameters.reorder_frames().unwrap_or(0)), pts, frame.clamp(1, 90_000));
+        let track = Arc::new(Track { id, timescale: VIDEO_TIMESCALE, parameters });
         self.track = Some(Arc::clone(&track));
         track
     }

@@ -7,7 +7,10 @@ use bytes::Bytes;
 use media_core::{Announcement, Parameters, Sample, TrackId, TrackKind};
 use transport::rtp::Frame;
 
-use super::publisher::{Output, Publisher};
+use super::{
+    description::Coding,
+    publisher::{Output, Publisher},
+};
 use crate::{repair::Repair, rtmp::feed::Dropped};
 
 const VIDEO: usize = 0;
@@ -77,7 +80,8 @@ impl Run {
         let rids: Vec<String> = rids.iter().map(|rid| (*rid).to_owned()).collect();
         let announcement = Announcement { video, audio, encoder: Some("test".into()), ..Announcement::default() };
         let (start, asked) = (Instant::now(), Duration::from_secs(2));
-        let publisher = Publisher::with(start, video.then_some(VIDEO), audio.then_some(AUDIO), &rids, announcement, asked);
+        let publisher =
+            Publisher::with(start, video.then_some((VIDEO, Coding::H264)), audio.then_some(AUDIO), &rids, announcement, asked);
         Self { publisher, start, announced: Vec::new(), samples: Vec::new() }
     }
 

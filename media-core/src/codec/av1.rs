@@ -95,12 +95,12 @@ impl Parameters {
         })
     }
 
-    /// Writes the record of a sequence header, an OBU with or without its size.
-    pub fn from_sequence_header(obu: &[u8]) -> Result<Self, Error> {
-        if obu.len() > RECORD_BYTES_MAX {
-            return Err(Error::TooLong(obu.len()));
+    /// Writes the record of the sequence header in a temporal unit.
+    pub fn from_unit(payload: &[u8]) -> Result<Self, Error> {
+        let obu = sequence_header(payload).ok_or(Error::NoSequenceHeader)?;
+        if obu.body.len() > RECORD_BYTES_MAX {
+            return Err(Error::TooLong(obu.body.len()));
         }
-        let obu = Obu::split(obu).filter(|(obu, _)| obu.kind == kind::SEQUENCE_HEADER).ok_or(Error::NoSequenceHeader)?.0;
         let (header, first) = read(obu)?;
         let mut record = vec![MARKER_AND_VERSION, header.seq_profile << 5 | first.seq_level_idx];
         record.extend([sample_format(first.seq_tier, &header.color_config), 0]);
@@ -233,7 +233,7 @@ pub fn is_well_formed(payload: &[u8]) -> bool {
 }
 
 /// The sequence header among the first OBUs of a temporal unit, or of a record's.
-pub fn sequence_header(payload: &[u8]) -> Option<Obu<'_>> {
+fn sequence_header(payload: &[u8]) -> Option<Obu<'_>> {
     obus(payload).take(FRONT_OBUS_MAX).find(|obu| obu.kind == kind::SEQUENCE_HEADER)
 }
 
@@ -290,9 +290,11 @@ pub(crate) mod tests {
     fn a_sequence_header_gives_the_record() {
         let record = bytes(RECORD_360P30);
         let p = Parameters::parse(record.clone()).unwrap();
-        assert_eq!(Parameters::from_sequence_header(&record[4..]), Ok(p.clone()), "byte for byte");
+        assert_eq!(Parameters::from_unit(&record[4..]), Ok(p.clone()), "byte for byte");
         let without_size = [&[0x08], &record[6..]].concat();
-        assert_eq!(Parameters::from_sequence_header(&without_size), Ok(p));
+        assert_eq!(Parameters::from_unit(&without_size), Ok(p.clone()));
+        let unit = temporal_unit(&[(5, &[1]), (kind::SEQUENCE_HEADER, &record[6..]), (kind::FRAME, &[0x10])]);
+        assert_eq!(Parameters::from_unit(&unit), Ok(p));
     }
 
     #[test]
@@ -313,9 +315,9 @@ pub(crate) mod tests {
         check(vec![0x81, 1, 12, 0, 0x12, 0], Error::NoSequenceHeader);
         check(vec![0x81; RECORD_BYTES_MAX + 1], Error::TooLong(RECORD_BYTES_MAX + 1));
         assert!(matches!(Parameters::parse(Bytes::from_static(&[0x81, 1, 12, 0, 0x0a, 0])), Err(Error::SequenceHeader(_))));
-        let long = vec![0x0a; RECORD_BYTES_MAX + 1];
-        assert_eq!(Parameters::from_sequence_header(&long), Err(Error::TooLong(RECORD_BYTES_MAX + 1)));
-        assert_eq!(Parameters::from_sequence_header(&[0x12, 0]), Err(Error::NoSequenceHeader));
+        let long = vec![0x08; RECORD_BYTES_MAX + 2];
+        assert_eq!(Parameters::from_unit(&long), Err(Error::TooLong(RECORD_BYTES_MAX + 1)));
+        assert_eq!(Parameters::from_unit(&[0x12, 0]), Err(Error::NoSequenceHeader));
     }
 
     #[test]
@@ -376,7 +378,7 @@ pub(crate) mod tests {
             changed.extend((0..random() % 32).map(|_| if random() % 2 == 0 { 0 } else { random() as u8 }));
             changed.truncate(random() % 64);
             _ = (is_keyframe(&changed), is_well_formed(&changed), obus(&changed).count());
-            _ = Parameters::from_sequence_header(&changed);
+            _ = Parameters::from_unit(&changed);
             if let Ok(p) = Parameters::parse(changed.into()) {
                 assert!((1..=65_536).contains(&p.width) && (1..=65_536).contains(&p.height));
                 _ = p.codec_string();

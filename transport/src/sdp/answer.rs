@@ -153,6 +153,12 @@ impl Sdp {
                 "a=fmtp:{payload_type} level-asymmetry-allowed=1;packetization-mode={packetization_mode};\
                  profile-level-id={profile:02x}{constraints:02x}{level:02x}"
             )),
+            Codec::H265 { .. } | Codec::Av1 { .. } => {
+                let limits = accepted.codec.limits();
+                if !limits.is_empty() {
+                    self.line(format_args!("a=fmtp:{payload_type} {limits}"));
+                }
+            }
             // Without `stereo=1` Chromium encodes one channel (RFC 7587 7).
             Codec::Opus { .. } if accepted.source.is_none() => self.line(format_args!(
                 "a=fmtp:{payload_type} minptime=10;useinbandfec=1;stereo=1;sprop-stereo=1;maxaveragebitrate={OPUS_BITRATE_MAX}"

@@ -1,9 +1,16 @@
 //! The codecs of one m-line: `a=rtpmap`, `a=fmtp` and `a=rtcp-fb` gathered by payload type.
 //!
-//! Only H.264 (RFC 6184) and Opus (RFC 7587) are understood, and RTX (RFC 4588) as their helper.
+//! H.264 (RFC 6184), HEVC (RFC 7798), AV1 (AOM's RTP payload format 7) and Opus (RFC 7587) are understood, and RTX (RFC 4588)
+//! as their helper.
 
 /// What a browser means by an H.264 without `profile-level-id`: Constrained Baseline 3.1.
 const PROFILE_LEVEL_ID_DEFAULT: [u8; 3] = [0x42, 0xe0, 0x1f];
+
+/// Parameters of HEVC (RFC 7798 7.1) and AV1 (AOM's RTP payload format 7.2) that say what is sent at most.
+const H265_LIMITS: [&str; 6] = ["level-id", "profile-id", "profile-space", "tier-flag", "interop-constraints", "tx-mode"];
+const AV1_LIMITS: [&str; 3] = ["level-idx", "profile", "tier"];
+/// Longest value of one: 48 bits of constraints, in hexadecimal.
+const LIMIT_CHARS_MAX: usize = 12;
 
 /// One payload type of an m-line, in the offer's order of preference.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +28,15 @@ pub enum Codec {
         profile_level_id: [u8; 3],
         packetization_mode: u8,
         /// As offered; `Codec::parameter` finds `sprop-parameter-sets` in it.
+        fmtp: String,
+    },
+    /// Each unit in its place: without transmission on several streams or decoding order numbers.
+    H265 {
+        /// As offered.
+        fmtp: String,
+    },
+    Av1 {
+        /// As offered.
         fmtp: String,
     },
     Opus {
@@ -43,6 +59,8 @@ impl Codec {
         let clock = parts.next().and_then(|clock| clock.parse::<u32>().ok());
         match (name.as_str(), clock) {
             ("h264", Some(90_000)) => Self::h264(fmtp),
+            ("h265", Some(90_000)) => Self::h265(fmtp),
+            ("av1", Some(90_000)) => Self::Av1 { fmtp: fmtp.unwrap_or_default().to_owned() },
             ("opus", Some(48_000)) => Self::opus(fmtp),
             ("rtx", _) => match fmtp.and_then(|fmtp| parameter(fmtp, "apt")).and_then(|apt| apt.parse().ok()) {
                 Some(apt) => Self::Rtx { apt },
@@ -71,6 +89,29 @@ impl Codec {
         }
     }
 
+    /// RFC 7798 7.1: units that are sent out of order, or on several streams, are not put together here.
+    fn h265(fmtp: Option<&str>) -> Self {
+        let fmtp = fmtp.unwrap_or_default();
+        let in_order = parameter(fmtp, "sprop-max-don-diff").is_none_or(|units| units == "0");
+        let on_one_stream = parameter(fmtp, "tx-mode").is_none_or(|mode| mode.eq_ignore_ascii_case("SRST"));
+        if in_order && on_one_stream { Self::H265 { fmtp: fmtp.to_owned() } } else { Self::Other }
+    }
+
+    /// Of those of HEVC and AV1 that limit what is sent, each as it was offered: they must be the same in an answer, and
+    /// we take any. What the offerer says of its own stream is not repeated.
+    pub(super) fn limits(&self) -> String {
+        let (fmtp, names) = match self {
+            Self::H265 { fmtp } => (fmtp, &H265_LIMITS[..]),
+            Self::Av1 { fmtp } => (fmtp, &AV1_LIMITS[..]),
+            Self::H264 { .. } | Self::Opus { .. } | Self::Rtx { .. } | Self::Other => return String::new(),
+        };
+        let plain = |value: &&str| {
+            !value.is_empty() && value.len() <= LIMIT_CHARS_MAX && value.bytes().all(|b| b.is_ascii_alphanumeric())
+        };
+        let limits = names.iter().filter_map(|name| Some(format!("{name}={}", parameter(fmtp, name).filter(plain)?)));
+        limits.collect::<Vec<_>>().join(";")
+    }
+
     fn opus(fmtp: Option<&str>) -> Self {
         let fmtp = fmtp.unwrap_or_default();
         Self::Opus { stereo: parameter(fmtp, "stereo") == Some("1"), fmtp: fmtp.to_owned() }
@@ -79,7 +120,7 @@ impl Codec {
     /// A parameter of the offered `a=fmtp`.
     pub fn parameter(&self, name: &str) -> Option<&str> {
         match self {
-            Self::H264 { fmtp, .. } | Self::Opus { fmtp, .. } => parameter(fmtp, name),
+            Self::H264 { fmtp, .. } | Self::H265 { fmtp } | Self::Av1 { fmtp } | Self::Opus { fmtp, .. } => parameter(fmtp, name),
             Self::Rtx { .. } | Self::Other => None,
         }
     }
@@ -185,6 +226,8 @@ mod tests {
                 Codec::H264 { profile_level_id, packetization_mode, .. } => {
                     format!("h264 {:?} mode {packetization_mode}", Profile::of(profile_level_id))
                 }
+                Codec::H265 { .. } => "h265".to_owned(),
+                Codec::Av1 { .. } => "av1".to_owned(),
                 Codec::Opus { stereo, .. } => format!("opus stereo {stereo}"),
                 Codec::Rtx { apt } => format!("rtx {apt}"),
                 Codec::Other => "other".to_owned(),
@@ -208,7 +251,27 @@ mod tests {
         check("rtx/90000", Some("apt=960"), "other");
         check("rtx/90000", None, "other");
         check("", None, "other");
-        check("H265/90000", None, "other");
-        check("AV1/90000", Some("profile=0"), "other");
+        check("H265/90000", None, "h265");
+        check("H265/90000", Some("level-id=93;profile-id=1;tier-flag=0;tx-mode=SRST;sprop-max-don-diff=0"), "h265");
+        check("H265/90000", Some("sprop-max-don-diff=4"), "other");
+        check("H265/90000", Some("tx-mode=MRST"), "other");
+        check("AV1/90000", Some("profile=0"), "av1");
+        check("av1/90000", None, "av1");
+        check("AV1/48000", None, "other");
+        check("VP9/90000", Some("profile-id=0"), "other");
+    }
+
+    #[test]
+    fn limits_are_repeated_and_nothing_else() {
+        let check = |encoding: &str, fmtp, want: &str| assert_eq!(Codec::parse(encoding, Some(fmtp)).limits(), want, "{fmtp}");
+        check("H265/90000", "profile-id=1; tier-flag=0;level-id=93", "level-id=93;profile-id=1;tier-flag=0");
+        check(
+            "H265/90000",
+            "interop-constraints=B00000000000;tx-mode=SRST;sprop-vps=QAEM",
+            "interop-constraints=B00000000000;tx-mode=SRST",
+        );
+        check("AV1/90000", "level-idx=5;profile=0;tier=0;more=1", "level-idx=5;profile=0;tier=0");
+        check("AV1/90000", "level-idx=5 b;profile=;tier=0000000000000", "");
+        check("H264/90000", "profile-level-id=42e01f", "");
     }
 }

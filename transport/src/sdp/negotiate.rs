@@ -188,10 +188,12 @@ fn accept_first(offer: &Offer, kind: Kind, wants: &Wants) -> Result<Option<(usiz
             return Ok(Some((index, accepted)));
         }
     }
-    match kind {
-        Kind::Video => Err(Refusal::NoH264(offered_names(refused))),
-        Kind::Audio | Kind::Other => Err(Refusal::NoOpus(offered_names(refused))),
-    }
+    let names = offered_names(refused);
+    Err(match (kind, wants) {
+        (Kind::Video, Wants::Receive) => Refusal::NoVideoCodec(names),
+        (Kind::Video, Wants::Send(_)) => Refusal::NoH264(names),
+        (Kind::Audio | Kind::Other, _) => Refusal::NoOpus(names),
+    })
 }
 
 fn nothing_accepted(offer: &Offer, wants: &Wants) -> Refusal {
@@ -304,30 +306,45 @@ fn choose_codec<'a>(section: &'a OfferedMedia, wants: &Wants) -> Option<&'a Offe
     }
     match section.kind {
         Kind::Audio => section.codecs.iter().find(|it| matches!(it.codec, Codec::Opus { .. })),
-        Kind::Video => section
-            .codecs
-            .iter()
-            .filter_map(|it| Some((h264_rank(&it.codec, wants)?, it)))
-            .min_by_key(|(rank, _)| *rank)
-            .map(|(_, it)| it),
+        Kind::Video => match wants {
+            Wants::Receive => best(section, |codec| received_rank(codec, lists_everything(section))),
+            Wants::Send(sending) => best(section, |codec| sent_rank(codec, sending)),
+        },
         Kind::Other => None,
     }
 }
 
 /// The lower the better; among equals the offer's order decides, as `min_by_key` takes the first.
-/// Mode 1 goes before any profile: only it may cut a picture into fragments (RFC 6184 6.3).
-fn h264_rank(codec: &Codec, wants: &Wants) -> Option<(bool, bool, Profile)> {
+fn best<R: Ord + Copy>(section: &OfferedMedia, rank: impl Fn(&Codec) -> Option<R>) -> Option<&OfferedCodec> {
+    let ranked = section.codecs.iter().filter_map(|it| Some((rank(&it.codec)?, it)));
+    ranked.min_by_key(|(rank, _)| *rank).map(|(_, it)| it)
+}
+
+/// Browsers and GStreamer list all that they have in an order of their own; VP8 is always among it (RFC 7742 5).
+fn lists_everything(section: &OfferedMedia) -> bool {
+    let name = |codec: &OfferedCodec| codec.encoding.split('/').next().is_some_and(|name| name.eq_ignore_ascii_case("VP8"));
+    section.codecs.iter().any(name)
+}
+
+/// What a publisher sends: its own preference counts, if it is one, and we take any profile. Of those that list everything
+/// H.264 is taken first, since every viewer can be sent that as it is. Mode 0 of it may not cut a picture into fragments
+/// (RFC 6184 6.3), so all else goes before.
+fn received_rank(codec: &Codec, everything: bool) -> Option<(bool, u8)> {
+    let (single_nal_units, place) = match codec {
+        Codec::H264 { packetization_mode, .. } => (*packetization_mode == 0, 0),
+        Codec::H265 { .. } => (false, 1),
+        Codec::Av1 { .. } => (false, 2),
+        Codec::Opus { .. } | Codec::Rtx { .. } | Codec::Other => return None,
+    };
+    Some((single_nal_units, if everything { place } else { 0 }))
+}
+
+/// What a viewer is sent. Mode 1 goes before any profile.
+fn sent_rank(codec: &Codec, sending: &Sending) -> Option<(bool, bool, Profile)> {
     let Codec::H264 { profile_level_id, packetization_mode, .. } = codec else { return None };
-    let single_nal_units = *packetization_mode == 0;
     let offered = Profile::of(*profile_level_id);
-    match wants {
-        // The publisher's own preference counts, and we take any profile.
-        Wants::Receive => Some((single_nal_units, false, Profile::High)),
-        Wants::Send(sending) => {
-            let ours = sending.video.and_then(|video| video.profile_level_id).map(Profile::of);
-            Some((single_nal_units, ours.is_some_and(|ours| ours != offered), offered))
-        }
-    }
+    let ours = sending.video.and_then(|video| video.profile_level_id).map(Profile::of);
+    Some((*packetization_mode == 0, ours.is_some_and(|ours| ours != offered), offered))
 }
 
 /// A viewer's m-lines that this stream has nothing for stay, without flowing: aiortc demands ICE and

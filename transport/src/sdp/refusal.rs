@@ -41,6 +41,8 @@ pub enum Refusal {
     RecvonlyExpected,
     #[error("the video offers no H.264 in RTP over DTLS (it offers {0}): set the encoder's codec to H.264")]
     NoH264(String),
+    #[error("the video offers no H.264, H.265 or AV1 in RTP over DTLS (it offers {0}): set the encoder's codec to H.264")]
+    NoVideoCodec(String),
     #[error("the audio offers no Opus in RTP over DTLS (it offers {0}): set the encoder's audio codec to Opus")]
     NoOpus(String),
     #[error("audio and video must share one transport: the offer needs a=group:BUNDLE with the a=mid of both")]
@@ -83,6 +85,7 @@ impl Refusal {
             | Self::SendonlyExpected
             | Self::RecvonlyExpected
             | Self::NoH264(_)
+            | Self::NoVideoCodec(_)
             | Self::NoOpus(_)
             | Self::NoBundle
             | Self::NoRtcpMux

@@ -77,6 +77,36 @@ fn what_is_no_offer_is_refused_with_400() {
     assert_eq!(Offer::parse(&[b'v', b'=', 0xff]), Err(Refusal::NotText));
 }
 
+/// Codecs as a publisher lists them, by payload type from 100 on; mode 0 is H.264 in single NAL units.
+#[test]
+fn a_publisher_sends_what_it_prefers_unless_it_lists_everything() {
+    let check = |listed: &[&str], want: Option<&str>| {
+        let types: Vec<String> = (100..100 + listed.len()).map(|number| number.to_string()).collect();
+        let codecs: String = types
+            .iter()
+            .zip(listed)
+            .map(|(number, name)| match name.split_once(' ') {
+                Some((name, fmtp)) => format!("a=rtpmap:{number} {name}/90000\r\na=fmtp:{number} {fmtp}\r\n"),
+                None => format!("a=rtpmap:{number} {name}/90000\r\n"),
+            })
+            .collect();
+        let text = edited("SAVPF 96 97", &format!("SAVPF {}", types.join(" "))) + &codecs;
+        let taken = received(&text).ok().map(|it| it.video().expect("video").1.encoding.clone());
+        assert_eq!(taken.as_deref().map(|encoding| encoding.split_once('/').expect("a clock").0), want, "{listed:?}");
+    };
+    check(&["H265"], Some("H265"));
+    check(&["AV1"], Some("AV1"));
+    check(&["AV1", "H264"], Some("AV1"));
+    check(&["H265", "AV1", "H264"], Some("H265"));
+    check(&["VP8", "AV1", "H265", "H264"], Some("H264"));
+    check(&["AV1", "H265", "vp8"], Some("H265"));
+    check(&["VP8", "AV1"], Some("AV1"));
+    check(&["H264 packetization-mode=0", "AV1"], Some("AV1"));
+    check(&["VP8", "H264 packetization-mode=0"], Some("H264"));
+    check(&["VP8", "VP9"], None);
+    check(&["H265 sprop-max-don-diff=2"], None);
+}
+
 #[test]
 fn what_cannot_be_accepted_is_refused_with_422() {
     let check = |text: String, want: &str| {
@@ -86,7 +116,7 @@ fn what_cannot_be_accepted_is_refused_with_422() {
     };
     check(
         edited("H264/90000", "VP8/90000").replace("a=fmtp:96 packetization-mode=1;profile-level-id=42e01f\r\n", ""),
-        "the video offers no H.264 in RTP over DTLS (it offers VP8): set the encoder's codec to H.264",
+        "the video offers no H.264, H.265 or AV1 in RTP over DTLS (it offers VP8): set the encoder's codec to H.264",
     );
     check(
         edited("opus/48000/2", "MPEG4-GENERIC/48000/2"),
@@ -94,11 +124,11 @@ fn what_cannot_be_accepted_is_refused_with_422() {
     );
     check(
         edited("m=video 9 UDP/TLS/RTP/SAVPF", "m=video 9 RTP/AVP"),
-        "the video offers no H.264 in RTP over DTLS (it offers RTP/AVP): set the encoder's codec to H.264",
+        "the video offers no H.264, H.265 or AV1 in RTP over DTLS (it offers RTP/AVP): set the encoder's codec to H.264",
     );
     check(
         edited("m=video 9 UDP/TLS/RTP/SAVPF 96 97", "m=video 9 UDP/TLS/RTP/SAVPF 99"),
-        "the video offers no H.264 in RTP over DTLS (it offers nothing): set the encoder's codec to H.264",
+        "the video offers no H.264, H.265 or AV1 in RTP over DTLS (it offers nothing): set the encoder's codec to H.264",
     );
     check(offer().replace("sendonly", "recvonly"), "the offer sends nothing: a publisher offers its audio and video as sendonly");
     check(offer().replace(" 9 UDP", " 0 UDP"), "the offer sends nothing: a publisher offers its audio and video as sendonly");
