@@ -400,13 +400,29 @@ mod tests {
         Track { id: TrackId::AUDIO, timescale: Timescale::new(48_000).unwrap(), parameters }
     }
 
+    /// ffmpeg 5.1.9, `-f lavfi -i testsrc=s=640x360:r=30`: the hvcC box of libx265 (`-preset ultrafast -tune zerolatency
+    /// -x265-params info=0`), and the av1C box of libaom-av1 (`-usage realtime`).
+    const HVCC: &[u8] = b"\x01\x01\x60\x00\x00\x00\x90\x00\x00\x00\x00\x00\x3f\xf0\x00\xfc\xfd\xf8\xf8\x00\x00\x0f\x03\xa0\x00\x01\x00\x18\
+        \x40\x01\x0c\x01\xff\xff\x01\x60\x00\x00\x03\x00\x90\x00\x00\x03\x00\x00\x03\x00\x3f\xba\x02\x40\xa1\x00\x01\x00\x2b\
+        \x42\x01\x01\x01\x60\x00\x00\x03\x00\x90\x00\x00\x03\x00\x00\x03\x00\x3f\xa0\x05\x02\x01\x71\xf2\xe5\xba\x4a\x4c\x2f\x01\x68\x08\
+        \x00\x00\x03\x00\x08\x00\x00\x03\x00\xf0\x40\xa2\x00\x01\x00\x06\x44\x01\xc0\x71\x83\x12";
+    const AV1C: &[u8] = b"\x81\x01\x0c\x00\x0a\x0b\x00\x00\x00\x0c\xc4\xff\x67\x36\xbe\x40\x10";
+
+    fn picture_track(parameters: Parameters) -> Arc<Track> {
+        Track { id: TrackId::VIDEO, timescale: Timescale::new(90_000).unwrap(), parameters }.into()
+    }
+
     fn orders() -> Vec<Order> {
         let aac = aac::Parameters::parse(Bytes::from_static(&[0x11, 0x90])).unwrap();
+        let hevc = hevc::Parameters::parse(Bytes::from_static(HVCC)).unwrap();
+        let av1 = av1::Parameters::parse(Bytes::from_static(AV1C)).unwrap();
         let wish = Wish { bitrate: 1, announced_bitrate: 2, frame_rate: 29.97, after: Some(Timestamp::from_millis(-4)) };
         vec![
             Order::Open(Made::Video, wish),
             Order::Open(Made::Opus, Wish::default()),
             Order::Track(Made::Opus, Track { parameters: Parameters::Aac(aac), ..opus_track() }.into()),
+            Order::Track(Made::Video, picture_track(Parameters::Hevc(hevc))),
+            Order::Track(Made::Video, picture_track(Parameters::Av1(av1))),
             Order::Sample(Made::Aac, coded(b"abc")),
             Order::Sample(Made::Video, coded(b"")),
             Order::End(Made::Opus),

@@ -67,12 +67,15 @@ fn worker_of_the_others() {
         reader.buffer().extend_from_slice(&bytes[..length]);
         while let Some(order) = reader.next_message().unwrap() {
             match order {
+                Order::Track(Made::Video, _) if behaviour == "choosy" => {
+                    say(Report::Refused(Made::Video, "no decoder of it is installed".into()));
+                }
                 Order::Track(made, _) => say(Report::Track(made, Arc::new(opus_track()))),
                 Order::Sample(made, coded) => {
                     samples += 1;
                     match behaviour.as_str() {
                         "deaf" => (),
-                        "blind" | "startled" if made == Made::Video => say(Report::Consumed(made, 1)),
+                        "blind" | "startled" | "choosy" if made == Made::Video => say(Report::Consumed(made, 1)),
                         "miser" => say(made_of(made, &coded)),
                         "liar" => say(Report::Consumed(made, 1_000_000)),
                         "dies" if samples == 20 => exit(7),
@@ -337,6 +340,28 @@ async fn an_output_that_cannot_be_made_is_given_up_and_the_others_go_on() {
         matches!(demands[1].making(), Making::Unavailable(_))
     })
     .await;
+    let (mut cursor, mut items) = (demands[0].subscribe(), Vec::new());
+    rig.until("opus goes on", |_| {
+        read(&mut cursor, &mut items);
+        samples(&items).len() > 20
+    })
+    .await;
+    assert_eq!((rig.restarts(), rig.pids().len()), (0.0, 1));
+}
+
+/// Where its decoder is not installed: said at once, in the child's words.
+#[tokio::test]
+async fn an_output_that_the_child_refuses_is_given_up_at_once_and_the_others_go_on() {
+    let mut rig = Rig::new("choosy");
+    let demands = [Made::Opus, Made::Video].map(|made| rig.stream.demand(made));
+    let begun = Instant::now();
+    rig.until("it is given up", |rig| {
+        rig.publish_picture();
+        matches!(demands[1].making(), Making::Unavailable(_))
+    })
+    .await;
+    assert_eq!(demands[1].making(), Making::Unavailable("no decoder of it is installed".into()));
+    assert!(begun.elapsed() < Duration::from_secs(4), "without waiting for it");
     let (mut cursor, mut items) = (demands[0].subscribe(), Vec::new());
     rig.until("opus goes on", |_| {
         read(&mut cursor, &mut items);

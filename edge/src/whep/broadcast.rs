@@ -8,10 +8,10 @@
 //!            \-> AAC ------------------------------> Made::Opus -------^
 //! ```
 //!
-//! WebRTC shows pictures in the order in which they are sent, so a source with B-frames cannot be sent as it is, and not
-//! every viewer takes another codec than H.264. Once
-//! B-frames turn up in what is already being sent, those that would be shown late are left out until the transcoder's
-//! first keyframe. Pure: Items come in, `Outgoing`s go out; `pipeline` reads the windows and keeps the demands.
+//! WebRTC shows pictures in the order in which they are sent, so a source with B-frames cannot be sent as it is; nor one of
+//! another codec than H.264, which viewers are promised. Once B-frames turn up in what is already being sent, those that
+//! would be shown late are left out until the transcoder's first keyframe. Pure: Items come in, `Outgoing`s go out;
+//! `pipeline` reads the windows and keeps the demands.
 
 use std::{
     collections::VecDeque,

@@ -70,7 +70,7 @@ mod tests {
     use media_core::Announcement;
 
     use super::*;
-    use crate::whep::tests::Script;
+    use crate::whep::tests::{Script, av1_track};
 
     #[test]
     fn a_viewer_is_promised_what_can_be_sent() {
@@ -97,6 +97,10 @@ mod tests {
         check(present(reordered, Some(&script.aac)), Making::Idle, Making::Running, Some((true, true, false)));
         check(present(None, Some(&script.aac)), Making::Idle, missing(), None);
         check(present(None, Some(&script.opus)), Making::Idle, missing(), Some((false, true, false)));
+        let mut other = present(shown, Some(&script.opus));
+        other.tracks[TrackId::VIDEO.index()] = Some(av1_track());
+        check(other.clone(), Making::Idle, missing(), Some((true, true, false)));
+        check(other, missing(), Making::Idle, None);
         let announced = Present { announcement: Announcement { video: true, ..Announcement::default() }, ..present(None, None) };
         check(announced, missing(), missing(), Some((true, false, false)));
     }

@@ -8,7 +8,7 @@ use std::{
 use bytes::Bytes;
 use media_core::{
     Announcement, Item, Layer, Parameters, Sample, Timescale, Timestamp, Track, TrackId,
-    codec::{aac, h264, opus},
+    codec::{aac, av1, h264, opus},
     stream::Present,
 };
 
@@ -35,6 +35,14 @@ pub fn video_track(id: TrackId, height: u32) -> Arc<Track> {
     let parsed = h264::Parameters::parse(Bytes::from_static(RECORD_360P30)).unwrap();
     let parameters = h264::Parameters { width: height * 16 / 9, height, reorder_frames: None, ..parsed };
     Arc::new(Track { id, timescale: Timescale::MILLIS, parameters: Parameters::H264(parameters) })
+}
+
+/// A picture that is no H.264. ffmpeg 5.1.9 with libaom 3.6.0, `-f lavfi -i testsrc=s=640x360:r=30 -usage realtime`: the
+/// av1C box.
+pub fn av1_track() -> Arc<Track> {
+    const RECORD: &[u8] = b"\x81\x01\x0c\x00\x0a\x0b\x00\x00\x00\x0c\xc4\xff\x67\x36\xbe\x40\x10";
+    let parameters = Parameters::Av1(av1::Parameters::parse(Bytes::from_static(RECORD)).unwrap());
+    Arc::new(Track { id: TrackId::VIDEO, timescale: Timescale::MILLIS, parameters })
 }
 
 /// A publisher's clock starts when the script does.

@@ -49,6 +49,8 @@ pub struct Run {
     keys: Arc<Mutex<Keys>>,
     /// `None` where the bit rate is configured.
     rate: Option<SourceRate>,
+    /// The source's codec is one of those that came after H.264.
+    denser: bool,
     ended: mpsc::Receiver<()>,
 }
 
@@ -97,7 +99,8 @@ impl Run {
         choose_pictures(&chain, Arc::clone(&keys))?;
         let ended = report_samples(&chain.element("sink")?, clock, reports);
         chain.start()?;
-        Ok(Self { intake, encoder: chain.element("encoder")?, chain, clock, keys, rate, ended })
+        let denser = !matches!(parameters, Parameters::H264(_));
+        Ok(Self { intake, encoder: chain.element("encoder")?, chain, clock, keys, rate, denser, ended })
     }
 
     pub fn has_failed(&self) -> bool {
@@ -112,7 +115,9 @@ impl Run {
             }
             keys.pending.push_back(self.clock.inward(coded.pts));
         }
-        if let Some(bitrate) = self.rate.as_mut().and_then(|rate| rate.observe(coded.dts, coded.payload.len())) {
+        // For the same picture H.264 needs half as much again.
+        let bytes = if self.denser { coded.payload.len() * 3 / 2 } else { coded.payload.len() };
+        if let Some(bitrate) = self.rate.as_mut().and_then(|rate| rate.observe(coded.dts, bytes)) {
             self.encoder.set_property("bitrate", bitrate / 1000);
         }
         self.intake.push(coded, self.clock);

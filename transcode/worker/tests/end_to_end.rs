@@ -37,13 +37,12 @@ fn assert_in_order_and_without_b_slices(made: &[Arc<Sample>]) {
     assert_eq!(order, h264::Order::Shown);
 }
 
-#[test]
-fn pictures_keep_their_times_and_keyframes_and_lose_their_b_frames() {
+/// What is made of it is H.264 with every picture at its time and its keyframes; how many bytes that is of the source's.
+fn made_as_shown(source: &[Sample]) -> f64 {
     let mut rig = Rig::new();
-    let source = media::video(640, 360, 5, 2);
     let demand = rig.stream.demand(Made::Video);
     let mut cursor = demand.subscribe();
-    send_live(&rig, &source);
+    send_live(&rig, source);
     let mut items = Vec::new();
     rig.publication = None;
     read_until(&mut cursor, &mut items, |items| matches!(items.last(), Some(Item::Leave)));
@@ -56,10 +55,28 @@ fn pictures_keep_their_times_and_keyframes_and_lose_their_b_frames() {
     let keys = |samples: &mut dyn Iterator<Item = (Timestamp, bool)>| samples.filter(|s| s.1).map(|s| s.0).collect::<Vec<_>>();
     assert_eq!(keys(&mut made.iter().map(|s| (s.pts, s.keyframe))), keys(&mut source.iter().map(|s| (s.pts, s.keyframe))));
     assert_eq!(made[0].pts.scale, scale(90_000));
+    assert!(made.iter().all(|sample| width(sample) == 640));
     let bits = |samples: &mut dyn Iterator<Item = usize>| samples.sum::<usize>() as f64;
-    let ratio = bits(&mut made.iter().map(|s| s.payload.len())) / bits(&mut source.iter().map(|s| s.payload.len()));
+    bits(&mut made.iter().map(|s| s.payload.len())) / bits(&mut source.iter().map(|s| s.payload.len()))
+}
+
+#[test]
+fn pictures_keep_their_times_and_keyframes_and_lose_their_b_frames() {
+    let ratio = made_as_shown(&media::video(640, 360, 5, 2));
     println!("{ratio:.2} of the source's bits");
     assert!((0.5..1.5).contains(&ratio), "{ratio} of the source's bits");
+}
+
+#[test]
+fn hevc_with_b_frames_becomes_h264_as_it_is_shown() {
+    let source = media::hevc(3);
+    assert_eq!(source[0].track.parameters.reorder_frames(), Some(2));
+    made_as_shown(&source);
+}
+
+#[test]
+fn av1_becomes_h264() {
+    made_as_shown(&media::av1(3));
 }
 
 /// How long pictures take from being sent to being offered again, by their own time; printed, for it depends on the machine.
@@ -401,6 +418,48 @@ fn the_program_ends_with_its_input() {
         assert!(Instant::now() < deadline, "it lives on");
         sleep(Duration::from_millis(5));
     }
+}
+
+/// The program by itself, where GStreamer has no plugins.
+#[test]
+fn a_track_that_cannot_be_decoded_is_refused_and_read_on() {
+    let source = media::av1(1);
+    let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_codecast-transcode"))
+        .envs(["GST_PLUGIN_SYSTEM_PATH_1_0", "GST_PLUGIN_SYSTEM_PATH"].map(|name| (name, "/nowhere")))
+        .env("GST_REGISTRY", std::env::temp_dir().join(format!("codecast-registry-{}", std::process::id())))
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (mut input, mut output) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+    let s = &source[0];
+    let coded = Coded { pts: s.pts, dts: s.dts, duration: 0, keyframe: true, payload: s.payload.clone() };
+    for order in [
+        Order::Open(Made::Video, Wish::default()),
+        Order::Track(Made::Video, Arc::clone(&s.track)),
+        Order::Sample(Made::Video, coded),
+        Order::End(Made::Video),
+    ] {
+        let frame = order.encode();
+        input.write_all(&[frame.head, frame.payload].concat()).unwrap();
+    }
+    let (mut reader, mut bytes, mut reports) = (Reader::<Report>::default(), vec![0; 65_536], Vec::new());
+    while !matches!(reports.last(), Some(Report::Ended(_))) {
+        let length = output.read(&mut bytes).unwrap();
+        assert!(length > 0, "it ended: {reports:?}");
+        reader.buffer().extend_from_slice(&bytes[..length]);
+        while let Some(report) = reader.next_message().unwrap() {
+            reports.push(report);
+        }
+    }
+    let [Report::Hello { .. }, Report::Refused(Made::Video, sentence), Report::Consumed(Made::Video, 1), Report::Ended(_)] =
+        &reports[..]
+    else {
+        panic!("{reports:?}")
+    };
+    assert!(sentence.contains("av1parse") && sentence.contains("av01."), "{sentence}");
+    drop(input);
+    assert!(child.wait().unwrap().success());
 }
 
 /// The program by itself, spoken to as codecast does.

@@ -1,7 +1,10 @@
 //! Publishers of every kind, in virtual time: what their viewers are sent, and when.
 
+use bytes::Bytes;
+use media_core::Timestamp;
+
 use super::*;
-use crate::whep::tests::{B, I, P, Script};
+use crate::whep::tests::{B, I, P, Script, av1_track};
 
 /// A broadcast and the stream it reads: each Item is known to the stream first, as in the window.
 struct Stage {
@@ -22,10 +25,13 @@ impl Stage {
     fn push(&mut self, item: Item) -> &mut Self {
         match &item {
             Item::Join { epoch, .. } => {
-                self.present.epoch = Some(*epoch);
+                self.present = Present { epoch: Some(*epoch), ..Present::default() };
                 self.order = Order::default();
             }
-            Item::Sample(sample) if sample.track.id == TrackId::VIDEO => self.order.observe(sample),
+            Item::Sample(sample) if sample.track.id == TrackId::VIDEO => {
+                self.present.tracks[TrackId::VIDEO.index()] = Some(Arc::clone(&sample.track));
+                self.order.observe(sample);
+            }
             _ => {}
         }
         self.present.order = self.order;
@@ -123,6 +129,33 @@ fn a_source_with_b_frames_is_made() {
     stage.made(P, 99);
     assert_eq!(stage.video(), [33, 66, 99]);
     assert_eq!(stage.broadcast.take_drops().reordered, 0, "none of the source was ever sent");
+}
+
+#[test]
+fn a_source_of_another_codec_is_made_and_nothing_of_it_is_sent_as_it_is() {
+    let mut stage = Stage::new();
+    let track = av1_track();
+    let temporal_unit = |stage: &mut Stage, ms: i64| {
+        let payload = Bytes::from_static(&[0x32, 0x02, 0x10, 0x00]);
+        let sample = stage.script.sample(&track, Timestamp::from_millis(ms), ms == 0, payload, ms as u64);
+        stage.sample(sample);
+    };
+    (0..40).for_each(|n| temporal_unit(&mut stage, n * 33));
+    assert!(stage.broadcast.wants(Made::Video));
+    assert!(stage.broadcast.flowing().is_empty() && stage.broadcast.pictures().is_empty());
+    stage.broadcast.subscribed(Made::Video);
+    stage.made(I, 33).made(P, 66);
+    temporal_unit(&mut stage, 40 * 33);
+    stage.made(P, 99);
+    assert_eq!(stage.video(), [33, 66, 99]);
+    assert!(stage.broadcast.pictures().has(TrackId::VIDEO));
+    assert_eq!(stage.broadcast.take_drops(), Drops::default());
+    // The next publisher sends H.264.
+    let join = stage.script.join(2, 3000);
+    stage.push(join).picture(I, 3033);
+    (1..24).for_each(|n| _ = stage.picture(P, 3033 + n * 33));
+    assert!(!stage.broadcast.wants(Made::Video));
+    assert_eq!(stage.video().len(), 24);
 }
 
 #[test]

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use gst::prelude::*;
 use media_core::{
     Cursor, Item, Parameters, Publication, Registry, Sample, Stream, StreamKey, StreamName, Timescale, Timestamp, Track, TrackId,
-    codec::{aac, h264, opus},
+    codec::{aac, av1, h264, hevc, opus},
     registry::Acquire,
 };
 use transcode::{Config, Transcoder};
@@ -93,10 +93,46 @@ pub fn video(width: u32, height: u32, seconds: i64, bframes: u32) -> Vec<Sample>
         ),
         None,
     );
-    let parameters = Parameters::H264(h264::Parameters::parse(codec_data(&caps)).unwrap());
+    pictures(Parameters::H264(h264::Parameters::parse(codec_data(&caps)).unwrap()), &units)
+}
+
+fn pictures(parameters: Parameters, units: &[Unit]) -> Vec<Sample> {
     let track = Arc::new(Track { id: TrackId::VIDEO, timescale: Timescale::MILLIS, parameters });
     let at = |ns: i64| Timestamp::from_millis((ns + 500_000).div_euclid(1_000_000) + BEGIN_S * 1000);
     units.iter().map(|unit| sample(&track, at(unit.pts_ns), at(unit.dts_ns), None, unit)).collect()
+}
+
+/// The same of x265, with two B-frames.
+pub fn hevc(seconds: i64) -> Vec<Sample> {
+    let (caps, units) = through(
+        &format!("videotestsrc num-buffers={} pattern=smpte horizontal-speed=3", seconds * 30),
+        "video/x-raw,format=I420,width=640,height=360,framerate=30/1 ! x265enc speed-preset=ultrafast key-int-max=30 bitrate=2500 \
+         option-string=bframes=2:b-adapt=0:open-gop=0:scenecut=0:rc-lookahead=5 ! h265parse \
+         ! video/x-h265,stream-format=hvc1,alignment=au",
+        None,
+    );
+    for unit in &units {
+        assert!(hevc::is_well_formed(&unit.data));
+        assert_eq!(hevc::is_keyframe(&unit.data), unit.keyframe, "as GStreamer sees it");
+    }
+    pictures(Parameters::Hevc(hevc::Parameters::parse(codec_data(&caps)).unwrap()), &units)
+}
+
+/// The same of libaom, as browsers use it.
+pub fn av1(seconds: i64) -> Vec<Sample> {
+    let (_, mut units) = through(
+        &format!("videotestsrc num-buffers={} pattern=smpte horizontal-speed=3", seconds * 30),
+        "video/x-raw,format=I420,width=640,height=360,framerate=30/1 ! av1enc usage-profile=realtime cpu-used=10 \
+         keyframe-max-dist=30 lag-in-frames=0 target-bitrate=1500 ! av1parse ! video/x-av1,stream-format=obu-stream,alignment=tu",
+        None,
+    );
+    for unit in &mut units {
+        // A temporal delimiter, which Samples do not have.
+        unit.data = unit.data.strip_prefix(&[0x12, 0]).map_or_else(|| unit.data.clone(), Bytes::copy_from_slice);
+        assert!(av1::is_well_formed(&unit.data));
+        assert_eq!(av1::is_keyframe(&unit.data), unit.keyframe, "as GStreamer sees it");
+    }
+    pictures(Parameters::Av1(av1::Parameters::from_unit(&units[0].data).unwrap()), &units)
 }
 
 /// Two tones, in stereo or as the front of 5.1.
