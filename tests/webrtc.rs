@@ -33,7 +33,10 @@ fn assert_watched(seen: &Value, length: u32, fps: f64) {
 
 /// A viewer by WHEP and one by HLS, at once, of what is being published.
 fn assert_reaches_viewers(server: &Server, fps: f64) {
-    let length = seconds(10, 60);
+    assert_reaches_viewers_for(server, seconds(10, 60), fps);
+}
+
+fn assert_reaches_viewers_for(server: &Server, length: u32, fps: f64) {
     let viewer = view(server, &server.stream, length, &[]);
     let playlist = format!("{}/live/{}/index.m3u8", server.http_url, server.stream);
     let hls = &play(length, &[("hls.js", &playlist)])[0];
@@ -142,6 +145,66 @@ fn the_library_of_obs_reaches_viewers() {
     live(&publisher);
     server.playable(&server.stream);
     assert_reaches_viewers(&server, 30.0);
+}
+
+/// Small and slow: its encoder, two decoders of it, another encoder and two viewers share this machine.
+const MODEST: [&str; 4] = ["--size", "320x180", "--fps", "15"];
+
+/// The picture that the browser sends is HLS's; viewers by WebRTC see what is made of it.
+#[test]
+fn a_browser_s_av1_reaches_viewers() {
+    let _turn = Turn::take();
+    let server = Server::start("");
+    let length = seconds(60, 180).to_string();
+    let to = [server.http_url.as_str(), &server.stream, &server.stream_key, &length];
+    let publisher =
+        Program::start(node("tools/webrtc-publish.mjs", &[&to[..], &["--codec", "AV1", "--only"], &MODEST[..]].concat()));
+    live(&publisher);
+    server.playable(&server.stream);
+    let playlist = playlist(&server, &server.stream);
+    assert!(playlist.contains("CODECS=\"av01.0."), "{playlist}");
+    assert_reaches_viewers_for(&server, seconds(6, 60), 15.0);
+}
+
+/// Browsers on this system play no HEVC by HLS, so that side is decoded by ffprobe.
+#[test]
+fn hevc_and_av1_of_the_library_of_obs_reach_viewers() {
+    let _turn = Turn::take();
+    let server = Server::start(&streams(&["hevc", "av1"]));
+    let length = seconds(60, 180).to_string();
+    let publish = |stream, codec| {
+        let (url, key) = (format!("{}/whip/{stream}", server.http_url), key_of(stream));
+        let to = [url.as_str(), &key, &length, "--codec", codec];
+        Program::start(node("tools/webrtc-obs.mjs", &[&to[..], &MODEST[..]].concat()))
+    };
+    let publishers = [publish("hevc", "h265"), publish("av1", "av1")];
+    publishers.iter().for_each(live);
+    for (stream, codec) in [("hevc", "hvc1.1.6.L"), ("av1", "av01.0.0")] {
+        server.playable(stream);
+        assert!(playlist(&server, stream).contains(&format!("CODECS=\"{codec}")), "{}", playlist(&server, stream));
+        let frames = decoded(&server, stream);
+        assert!(frames > 4 * 15 / 2, "{frames} of {stream}");
+    }
+    let length = seconds(6, 60);
+    assert_watched(&seen(view(&server, "hevc", length, &[]), length), length, 15.0);
+}
+
+/// Pictures of 320x180 that ffprobe decodes of the first four seconds that HLS has.
+fn decoded(server: &Server, stream: &str) -> u32 {
+    let source = format!("{}/live/{stream}/index.m3u8", server.http_url);
+    let probe = Command::new("ffprobe")
+        .args(["-v", "error", "-read_intervals", "%+4", "-select_streams", "v", "-count_frames", "-of", "csv=p=0"])
+        .args(["-show_entries", "stream=codec_name,width,height,nb_read_frames", &source])
+        .output()
+        .expect("ffmpeg's package brings ffprobe");
+    assert!(probe.stderr.is_empty(), "{}", String::from_utf8_lossy(&probe.stderr));
+    let found = String::from_utf8_lossy(&probe.stdout);
+    let frames = found.lines().find_map(|line| line.strip_prefix(&format!("{stream},320,180,"))?.parse().ok());
+    frames.unwrap_or_else(|| panic!("{stream}: {found}"))
+}
+
+fn playlist(server: &Server, stream: &str) -> String {
+    server.get(&format!("/live/{stream}/index.m3u8")).text()
 }
 
 #[test]

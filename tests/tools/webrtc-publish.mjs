@@ -2,9 +2,10 @@
 // one line of JSON. The page has an origin of its own, so the server's CORS answers are tried, too.
 //
 //   node tests/tools/webrtc-publish.mjs BASE STREAM KEY SECONDS [--source canvas|time|screen|camera] [--simulcast]
-//        [--size 640x360] [--fps 30] [--bitrate 2000] [--codec H264|VP8|VP9|AV1] [--no-audio] [--no-delete]
-//        [--largest-until SECONDS]
+//        [--size 640x360] [--fps 30] [--bitrate 2000] [--codec H264|VP8|VP9|AV1] [--only] [--no-audio]
+//        [--no-delete] [--largest-until SECONDS]
 //
+// --only leaves that codec, and what repairs it, alone in the offer; else it is the first of all.
 // BASE: the server's address, as http://127.0.0.1:8080. With `time` each picture carries the time at which it was drawn
 // (latency/timecode.mjs), and keeps its size and rate. With --largest-until the largest layer of a simulcast stops then, as
 // it does where the network is slow. Ends with a DELETE, or without one to look like a crash.
@@ -20,6 +21,7 @@ const { positionals: [base, stream, key, seconds], values } = parseArgs({
   options: {
     source: { type: 'string', default: 'canvas' }, simulcast: { type: 'boolean', default: false }, size: { type: 'string', default: '640x360' },
     fps: { type: 'string', default: '30' }, bitrate: { type: 'string', default: '2000' }, codec: { type: 'string', default: 'H264' },
+    only: { type: 'boolean', default: false },
     'no-audio': { type: 'boolean', default: false }, 'no-delete': { type: 'boolean', default: false },
     'largest-until': { type: 'string' },
   },
@@ -31,7 +33,7 @@ if (!base || !stream || !key || !(Number(seconds) > 0) || !(width > 0) || !(heig
 }
 
 /** Runs in the page. */
-async function publish({ endpoint, key, source, simulcast, width, height, fps, bitsPerSecond, codec, audio }) {
+async function publish({ endpoint, key, source, simulcast, width, height, fps, bitsPerSecond, codec, only, audio }) {
   const video = source === 'screen' ? (await navigator.mediaDevices.getDisplayMedia({ video: { frameRate: fps } })).getVideoTracks()[0]
     : source === 'camera' ? (await navigator.mediaDevices.getUserMedia({ video: { width, height, frameRate: fps } })).getVideoTracks()[0]
       : canvasTrack(source === 'time');
@@ -43,8 +45,10 @@ async function publish({ endpoint, key, source, simulcast, width, height, fps, b
     : [{ maxBitrate: bitsPerSecond }];
   const transceiver = pc.addTransceiver(video, { direction: 'sendonly', sendEncodings });
   if (source === 'time') await transceiver.sender.setParameters({ ...transceiver.sender.getParameters(), degradationPreference: 'maintain-resolution' });
-  const codecs = RTCRtpSender.getCapabilities('video').codecs, wanted = `video/${codec}`.toLowerCase();
-  transceiver.setCodecPreferences([...codecs.filter((one) => one.mimeType.toLowerCase() === wanted), ...codecs.filter((one) => one.mimeType.toLowerCase() !== wanted)]);
+  const codecs = RTCRtpSender.getCapabilities('video').codecs;
+  const named = (name) => codecs.filter((one) => one.mimeType.toLowerCase() === `video/${name}`.toLowerCase());
+  const wanted = named(codec), others = only ? named('rtx') : codecs.filter((one) => !wanted.includes(one));
+  transceiver.setCodecPreferences([...wanted, ...others]);
   if (audio) pc.addTransceiver(tone(), { direction: 'sendonly' });
   const offer = await pc.createOffer();
   await pc.setLocalDescription(offer);
@@ -145,7 +149,7 @@ withPage(async (page) => {
   await page.waitForFunction('window.timecode');
   const begun = await within('publishing', page.evaluate(publish, {
     endpoint: `${base.replace(/\/$/, '')}/whip/${encodeURIComponent(stream)}`, key, source: values.source, simulcast: values.simulcast, width, height,
-    fps: Number(values.fps), bitsPerSecond: Number(values.bitrate) * 1000, codec: values.codec, audio: !values['no-audio'],
+    fps: Number(values.fps), bitsPerSecond: Number(values.bitrate) * 1000, codec: values.codec, only: values.only, audio: !values['no-audio'],
   }));
   const told = { stream, source: values.source, seconds: Number(seconds) };
   if (!begun.connected) return { ok: false, ...told, ...begun };
