@@ -63,6 +63,16 @@ fn depacketize_holds() {
 }
 
 #[test]
+fn depacketize_hevc_holds() {
+    replay("depacketize_hevc", |data| rtp::fuzz::depacketize_hevc(Instant::now(), data));
+}
+
+#[test]
+fn depacketize_av1_holds() {
+    replay("depacketize_av1", |data| rtp::fuzz::depacketize_av1(Instant::now(), data));
+}
+
+#[test]
 fn receiver_holds() {
     replay("receiver", |data| rtp::fuzz::receiver(Instant::now(), data));
 }
