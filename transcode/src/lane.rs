@@ -14,7 +14,8 @@ use media_core::{Item, Parameters, Sample, Timescale, Timestamp, Track, TrackId,
 
 use crate::wire::{Coded, Order, Report, Wish};
 
-/// Media that the child may hold unread. Past that it is too slow, and late media is worth less than live media.
+/// Media that the child may hold unread, and for how long. Past both it is too slow, and late media is worth less than live
+/// media. A publisher that sends what it kept while connecting gives more at once, and nobody is slow.
 const UNREAD_MAX: Duration = Duration::from_secs(1);
 /// And in bytes: as much as a reader of the stream may lag behind.
 const UNREAD_BYTES_MAX: usize = media_core::fanout::LAG_BYTES_MAX;
@@ -77,7 +78,7 @@ pub struct Lane {
     needs_keyframe: bool,
     /// The lane began with media from the past: nothing is skipped until the child has read it, or so long.
     catching_up_until: Option<Instant>,
-    unread: VecDeque<(usize, Timestamp)>,
+    unread: VecDeque<Unread>,
     unread_bytes: usize,
     arrivals: VecDeque<(Timestamp, Instant)>,
     /// Epochs of the runs that the child was given and has not ended, oldest first.
@@ -89,6 +90,13 @@ pub struct Lane {
     looked: Instant,
     /// The server wants no more of it; the child has to say `Ended`.
     closing: bool,
+}
+
+/// A Sample that the child has and has not read.
+struct Unread {
+    bytes: usize,
+    dts: Timestamp,
+    given: Instant,
 }
 
 /// A Sample that came back.
@@ -140,7 +148,7 @@ impl Lane {
 
     /// Whether reading the stream has to wait: only while catching up, for then everything is to be made.
     pub fn is_full(&self) -> bool {
-        self.catching_up_until.is_some() && self.lacks_credit()
+        self.catching_up_until.is_some() && (self.unread_span() > UNREAD_MAX || self.is_loaded())
     }
 
     pub fn is_closing(&self) -> bool {
@@ -213,7 +221,9 @@ impl Lane {
         if self.needs_keyframe && !sample.keyframe {
             return !self.runs.is_empty();
         }
-        if self.catching_up_until.is_none() && self.lacks_credit() {
+        let waited = self.unread.front().map_or(Duration::ZERO, |first| now.saturating_duration_since(first.given));
+        let slow = waited > UNREAD_MAX && self.unread_span() > UNREAD_MAX;
+        if self.catching_up_until.is_none() && (slow || self.is_loaded()) {
             self.needs_keyframe = true;
             return true;
         }
@@ -225,7 +235,7 @@ impl Lane {
             orders.push(Order::Track(self.made, Arc::clone(&sample.track)));
         }
         self.track = Some(Arc::clone(&sample.track));
-        self.unread.push_back((sample.payload.len(), sample.dts));
+        self.unread.push_back(Unread { bytes: sample.payload.len(), dts: sample.dts, given: now });
         self.unread_bytes += sample.payload.len();
         self.remember_arrival(sample);
         orders.push(Order::Sample(self.made, coded(sample)));
@@ -239,13 +249,14 @@ impl Lane {
         self.needs_keyframe = true;
     }
 
-    fn lacks_credit(&self) -> bool {
-        self.unread_span() > UNREAD_MAX || self.unread_bytes > UNREAD_BYTES_MAX || self.unread.len() >= UNREAD_SAMPLES_MAX
+    /// With as much as the child is ever given.
+    fn is_loaded(&self) -> bool {
+        self.unread_bytes > UNREAD_BYTES_MAX || self.unread.len() >= UNREAD_SAMPLES_MAX
     }
 
     fn unread_span(&self) -> Duration {
         match (self.unread.front(), self.unread.back()) {
-            (Some((_, first)), Some((_, last))) => (*last - *first).to_duration(),
+            (Some(first), Some(last)) => (last.dts - first.dts).to_duration(),
             _ => Duration::ZERO,
         }
     }
@@ -267,7 +278,7 @@ impl Lane {
 
     fn handle_consumed(&mut self, samples: u32) -> Result<(), Broken> {
         for _ in 0..samples {
-            let (bytes, _) = self.unread.pop_front().ok_or(Broken("a receipt for more than it was given"))?;
+            let Unread { bytes, .. } = self.unread.pop_front().ok_or(Broken("a receipt for more than it was given"))?;
             self.unread_bytes -= bytes;
         }
         Ok(())

@@ -195,14 +195,31 @@ fn a_second_child_goes_on_where_the_first_one_stopped() {
 fn a_slow_child_costs_pictures_up_to_the_next_keyframe() {
     let mut p = Play::new(Made::Video);
     assert_eq!(p.sample(0, true), "track 0");
-    let sent = (1..40).filter(|n| !p.sample(n * 33, false).is_empty()).count();
-    assert_eq!(sent, 31, "a second of them");
+    let sent = (1..40).filter(|n| {
+        p.pass(33);
+        !p.sample(n * 33, false).is_empty()
+    });
+    assert_eq!(sent.count(), 31, "a second of them");
     assert!(!p.lane.is_full(), "the stream is read on: sound and publisher do not wait");
     assert_eq!(p.consumed(20), "");
     assert_eq!(p.sample(1333, false), "", "its reference is missing");
     assert_eq!(p.dropped, 9);
     assert_eq!(p.sample(1366, true), "1366");
     assert_eq!(p.sample(1400, false), "1400");
+}
+
+#[test]
+fn what_comes_at_once_is_not_dropped_unless_the_child_leaves_it() {
+    let mut p = Play::new(Made::Opus);
+    (0..150).for_each(|n| assert!(!p.sample(n * 20, true).is_empty(), "{n}"));
+    p.consumed(80);
+    p.pass(1001);
+    assert_eq!(p.sample(3000, true), "", "the oldest has waited for more than a second");
+    p.consumed(70);
+    assert_eq!((p.sample(3020, true), p.dropped), ("3020".into(), 1));
+    // However soon it comes, there is an end.
+    let sent = (1..1000).filter(|n| !p.sample(3020 + n * 20, true).is_empty()).count();
+    assert_eq!(sent, UNREAD_SAMPLES_MAX - 1);
 }
 
 #[test]
@@ -230,7 +247,10 @@ fn catching_up_waits_instead_of_dropping() {
     p.consumed(30);
     assert_eq!(p.sample_of(1089, false, 1000, 10), "1089");
     // Caught up: a child without credit is not waited for any longer.
-    (34..63).for_each(|n| assert!(!p.sample(n * 33, false).is_empty()));
+    for n in 34..63 {
+        assert!(!p.sample(n * 33, false).is_empty());
+        p.pass(40);
+    }
     assert_eq!((p.sample(63 * 33, false), p.lane.is_full(), p.dropped), (String::new(), false, 1));
 }
 
