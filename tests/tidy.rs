@@ -308,7 +308,7 @@ fn production_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
             let (number, line) = lines.next()?;
             if line.starts_with("#[cfg(test)]") {
                 let (_, item) = lines.peek()?;
-                match item.starts_with("mod ") {
+                match item.trim_start_matches("pub(super) ").starts_with("mod ") {
                     true if item.ends_with('{') => return None,
                     true => _ = lines.next(),
                     false => (),

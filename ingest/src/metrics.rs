@@ -105,7 +105,7 @@ mod tests {
         metrics.ended(&CloseReason::Drain);
         let families = registry.gather();
         let series: usize = families.iter().map(|family| family.get_metric().len()).sum();
-        assert_eq!(series, 3 + 2 + Repair::ALL.len() + Dropped::ALL.len() + CloseReason::OUTCOMES.len() + 1);
+        assert_eq!(series, 3 + 2 + Repair::ALL.len() + Dropped::ALL.len() + CloseReason::OUTCOMES.len() + 2);
         assert!(Metrics::new(&registry).is_err(), "a second set would count twice");
     }
 }
