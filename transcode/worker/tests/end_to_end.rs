@@ -6,7 +6,7 @@ mod media;
 
 use std::{
     io::{Read, Write},
-    sync::Arc,
+    sync::{Arc, mpsc},
     thread::sleep,
     time::{Duration, Instant},
 };
@@ -462,6 +462,29 @@ fn a_track_that_cannot_be_decoded_is_refused_and_read_on() {
     assert!(child.wait().unwrap().success());
 }
 
+/// All that the program says, as it comes.
+fn reports_of(mut output: std::process::ChildStdout) -> mpsc::Receiver<Report> {
+    let (told, reports) = mpsc::channel();
+    std::thread::spawn(move || {
+        let (mut reader, mut bytes) = (Reader::<Report>::default(), vec![0; 65_536]);
+        while let Ok(length @ 1..) = output.read(&mut bytes) {
+            reader.buffer().extend_from_slice(&bytes[..length]);
+            while let Some(report) = reader.next_message().unwrap() {
+                // Who has heard enough has gone.
+                let _ = told.send(report);
+            }
+        }
+    });
+    reports
+}
+
+fn picture(report: Report) -> Option<Coded> {
+    match report {
+        Report::Sample(_, coded) => Some(coded),
+        _ => None,
+    }
+}
+
 /// The program by itself, spoken to as codecast does.
 #[test]
 fn a_keyframe_comes_when_it_is_asked_for() {
@@ -471,36 +494,32 @@ fn a_keyframe_comes_when_it_is_asked_for() {
         .stdout(std::process::Stdio::piped())
         .spawn()
         .unwrap();
-    let (mut input, mut output) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+    let (mut input, output) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+    let reports = reports_of(output);
     let mut say = |order: Order| {
         let frame = order.encode();
         input.write_all(&[frame.head, frame.payload].concat()).unwrap();
     };
     say(Order::Open(Made::Video, Wish::default()));
     say(Order::Track(Made::Video, Arc::clone(&source[0].track)));
+    let mut made = Vec::new();
     for (n, s) in source.iter().enumerate() {
         if n == 45 {
-            // So that what was sent before is decoded, and the wish meets a picture between two keyframes.
-            sleep(Duration::from_millis(1000));
+            // What was sent before is made, as far as it goes without more: the wish meets a picture between two keyframes.
+            while made.len() < 36 {
+                made.extend(picture(reports.recv_timeout(Duration::from_secs(60)).expect("pictures are made")));
+            }
+            while let Ok(report) = reports.recv_timeout(Duration::from_millis(500)) {
+                made.extend(picture(report));
+            }
             say(Order::Keyframe(Made::Video));
         }
         let coded = Coded { pts: s.pts, dts: s.dts, duration: 0, keyframe: s.keyframe, payload: s.payload.clone() };
         say(Order::Sample(Made::Video, coded));
     }
     say(Order::End(Made::Video));
-    let (mut reader, mut bytes, mut keys, mut ended) = (Reader::<Report>::default(), vec![0; 65_536], Vec::new(), false);
-    while !ended {
-        let length = output.read(&mut bytes).unwrap();
-        assert!(length > 0, "it ended");
-        reader.buffer().extend_from_slice(&bytes[..length]);
-        while let Some(report) = reader.next_message().unwrap() {
-            match report {
-                Report::Sample(_, coded) if coded.keyframe => keys.push(coded.pts.ticks_in(scale(30))),
-                Report::Ended(_) => ended = true,
-                _ => (),
-            }
-        }
-    }
+    made.extend(reports.iter().take_while(|report| !matches!(report, Report::Ended(_))).filter_map(picture));
+    let keys: Vec<_> = made.iter().filter(|coded| coded.keyframe).map(|coded| coded.pts.ticks_in(scale(30))).collect();
     drop(input);
     assert!(child.wait().unwrap().success());
     let first = keys[0];
