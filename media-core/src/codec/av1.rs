@@ -150,7 +150,7 @@ fn frame_rate(timing: &TimingInfo) -> Option<FrameRate> {
 
 /// One open bitstream unit (5.3.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Obu<'a> {
+struct Obu<'a> {
     kind: u8,
     /// Its first byte.
     header: u8,
@@ -213,7 +213,7 @@ fn leb128(bytes: &[u8]) -> Option<(usize, &[u8])> {
 }
 
 /// The OBUs of a temporal unit; it ends early where a size lies.
-pub fn obus(payload: &[u8]) -> impl Iterator<Item = Obu<'_>> {
+fn obus(payload: &[u8]) -> impl Iterator<Item = Obu<'_>> {
     let mut rest = payload;
     std::iter::from_fn(move || {
         let (obu, behind) = Obu::split(rest)?;

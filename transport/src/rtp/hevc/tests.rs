@@ -7,7 +7,7 @@ use crate::rtp::{
     Codec,
     depacketize::{
         Depacketizer, Output, Piece,
-        testing::{after_gap, feed, marked, piece},
+        tests::{after_gap, feed, marked, piece},
     },
 };
 
