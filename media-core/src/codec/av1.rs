@@ -34,6 +34,7 @@ const UNSPECIFIED: u8 = 2;
 /// obu_type (6.2.2).
 mod kind {
     pub const SEQUENCE_HEADER: u8 = 1;
+    pub const TEMPORAL_DELIMITER: u8 = 2;
     pub const FRAME_HEADER: u8 = 3;
     pub const FRAME: u8 = 6;
 }
@@ -222,6 +223,14 @@ fn obus(payload: &[u8]) -> impl Iterator<Item = Obu<'_>> {
     })
 }
 
+/// A temporal unit without the delimiter with which it opens in FLV tags (7.5 tells it by its place already).
+pub fn without_delimiter(payload: Bytes) -> Bytes {
+    match Obu::split(&payload) {
+        Some((obu, rest)) if obu.kind == kind::TEMPORAL_DELIMITER => payload.slice_ref(rest),
+        _ => payload,
+    }
+}
+
 /// Whether the sizes cover the payload exactly and a picture is in it.
 pub fn is_well_formed(payload: &[u8]) -> bool {
     let (mut rest, mut pictures) = (payload, 0);
@@ -338,6 +347,8 @@ pub(crate) mod tests {
         check(&[(kind::FRAME_HEADER, existing)], false);
         check(&[(kind::FRAME, inter), (kind::FRAME, key)], false);
         let unit = temporal_unit(&[(kind::SEQUENCE_HEADER, header), (kind::FRAME, key)]);
+        let opened = Bytes::from([&[0x12, 0][..], &unit].concat());
+        assert_eq!([without_delimiter(opened), without_delimiter(unit.clone().into())], [&unit[..]; 2]);
         let found = sequence_header(&unit).unwrap();
         assert_eq!((found.kind, found.body), (kind::SEQUENCE_HEADER, header));
         assert!(!is_well_formed(&unit[..unit.len() - 1]), "a size past the end");
