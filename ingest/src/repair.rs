@@ -8,11 +8,12 @@
 //!   the timeline goes on one frame later. The other track adopts the same base when it jumps
 //!   likewise, so both stay together and one jump is counted once.
 //! - A hole in one track, while the other has gone on, is a hole: nothing is re-based.
+//! - Further layers of the picture have clocks of their own beside the picture's.
 //! - Audio counts its samples. RTMP's rounded times only correct the count when it has drifted.
 
 use std::fmt;
 
-use media_core::{Timescale, Timestamp, TrackKind};
+use media_core::{Timescale, Timestamp, TrackId};
 
 /// Steps back up to this much are jitter, and clamped; larger ones are a clock that was set.
 const BACKWARD_JITTER_MAX_MS: i64 = 100;
@@ -115,26 +116,48 @@ impl fmt::Debug for Repairs {
     }
 }
 
-/// Both clocks of one publisher.
+/// When a message is said to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// RTMP's milliseconds, modulo 2^32.
+    pub ms: u32,
+    /// What enhanced RTMP adds to them: less than a millisecond.
+    pub nanos: u32,
+}
+
+impl From<u32> for Told {
+    fn from(ms: u32) -> Self {
+        Self { ms, nanos: 0 }
+    }
+}
+
+impl Told {
+    fn added(self, scale: Timescale) -> i64 {
+        i64::from(self.nanos) * i64::from(scale.ticks_per_second()) / 1_000_000_000
+    }
+}
+
+/// All clocks of one publisher.
 #[derive(Default)]
 pub struct Clocks {
     widener: Widener,
-    video: TrackClock,
-    audio: TrackClock,
+    /// By `TrackId::index`.
+    tracks: [TrackClock; TrackId::COUNT],
     /// Added to the publisher's milliseconds since the newest jump.
     base_ms: i64,
-    last_video_ticks: Option<i64>,
     audio_count: Option<AudioCount>,
     repairs: Repairs,
 }
 
-#[derive(Default)]
+#[derive(Clone, Copy, Default)]
 struct TrackClock {
     last: Option<Last>,
     base_ms: i64,
     frame_ms: Option<i64>,
     /// The latest of our times so far.
     furthest_ms: i64,
+    /// Where the newest access unit was put; of pictures alone.
+    last_ticks: Option<i64>,
 }
 
 /// The newest sample of a track: the publisher's time, and ours.
@@ -153,18 +176,20 @@ struct AudioCount {
 }
 
 impl Clocks {
-    /// The decoding and presentation time of an access unit.
-    pub fn video(&mut self, timestamp: u32, offset_ms: i32) -> Stamp {
-        let out_ms = self.rebase(TrackKind::Video, timestamp, None);
-        let wanted = out_ms.saturating_mul(TICKS_PER_MS);
-        let dts = match self.last_video_ticks {
+    /// The decoding and presentation time of an access unit, of the picture or a layer of it.
+    pub fn picture(&mut self, id: TrackId, told: impl Into<Told>, offset_ms: i32) -> Stamp {
+        let told = told.into();
+        let out_ms = self.rebase(id, told.ms, None);
+        let wanted = out_ms.saturating_mul(TICKS_PER_MS).saturating_add(told.added(VIDEO_TIMESCALE));
+        let track = &mut self.tracks[id.index()];
+        let dts = match track.last_ticks {
             Some(last) if wanted <= last => {
                 self.repairs.count(Repair::DtsClamped);
                 last + 1
             }
             _ => wanted,
         };
-        self.last_video_ticks = Some(dts);
+        track.last_ticks = Some(dts);
         let mut pts = wanted.saturating_add(i64::from(offset_ms) * TICKS_PER_MS);
         if pts < dts {
             // A clamped decoding time takes its presentation time along; only a negative offset is the encoder's fault.
@@ -177,10 +202,11 @@ impl Clocks {
     }
 
     /// When an audio frame of `frame_length` samples begins; `None` when it is one too many.
-    pub fn audio(&mut self, timestamp: u32, rate: Timescale, frame_length: u32) -> Option<Timestamp> {
+    pub fn audio(&mut self, told: impl Into<Told>, rate: Timescale, frame_length: u32) -> Option<Timestamp> {
+        let said = told.into();
         let frame_ms = i64::from(frame_length) * 1000 / i64::from(rate.ticks_per_second());
-        let out_ms = self.rebase(TrackKind::Audio, timestamp, Some(frame_ms.max(1)));
-        let told = Timestamp::from_millis(out_ms).ticks_in(rate);
+        let out_ms = self.rebase(TrackId::AUDIO, said.ms, Some(frame_ms.max(1)));
+        let told = Timestamp::from_millis(out_ms).ticks_in(rate).saturating_add(said.added(rate));
         let (frame, drift_max) = (i64::from(frame_length), Timestamp::from_millis(DRIFT_MAX_MS).ticks_in(rate));
         let count = match &mut self.audio_count {
             Some(count) => count,
@@ -208,14 +234,12 @@ impl Clocks {
     }
 
     /// The publisher's time of one sample on our timeline, in milliseconds.
-    fn rebase(&mut self, kind: TrackKind, timestamp: u32, frame_ms: Option<i64>) -> i64 {
+    fn rebase(&mut self, id: TrackId, timestamp: u32, frame_ms: Option<i64>) -> i64 {
         let wide_ms = self.widener.widen(timestamp, &mut self.repairs);
-        let (own, other) = match kind {
-            TrackKind::Video => (&mut self.video, &self.audio),
-            TrackKind::Audio => (&mut self.audio, &self.video),
-        };
+        let other = self.tracks[if id == TrackId::VIDEO { TrackId::AUDIO } else { TrackId::VIDEO }.index()];
+        let own = &mut self.tracks[id.index()];
         let frame_ms = frame_ms.or(own.frame_ms).unwrap_or(FRAME_FIRST_MS);
-        match own.step(other, wide_ms, self.base_ms) {
+        match own.step(&other, wide_ms, self.base_ms) {
             Step::On => {}
             Step::Hole => self.repairs.count(Repair::TrackHole),
             Step::Adopt => own.base_ms = self.base_ms,

@@ -29,7 +29,7 @@ impl Source {
                 break;
             }
             if video_at <= audio_at {
-                let stamp = self.clocks.video((video_clock(video_at) * 1000.0).round() as i64 as u32, 0);
+                let stamp = self.clocks.picture(TrackId::VIDEO, (video_clock(video_at) * 1000.0).round() as i64 as u32, 0);
                 assert!(stamp.dts.as_micros() > self.last_video_us, "video grows strictly");
                 assert!(stamp.pts >= stamp.dts);
                 self.last_video_us = stamp.dts.as_micros();
@@ -98,7 +98,7 @@ fn a_jump_of_both_tracks_is_one_repair_and_keeps_them_together() {
 #[test]
 fn a_step_back_of_a_millisecond_is_clamped() {
     let mut clocks = Clocks::default();
-    let times = [0, 33, 32, 67, 66, 100].map(|ms| clocks.video(ms, 0).dts.ticks);
+    let times = [0, 33, 32, 67, 66, 100].map(|ms| clocks.picture(TrackId::VIDEO, ms, 0).dts.ticks);
     assert!(times.is_sorted_by(|a, b| a < b), "{times:?}");
     assert_eq!(clocks.repairs().of(Repair::DtsClamped), 2);
     assert_eq!(clocks.repairs().total(), 2);
@@ -107,10 +107,10 @@ fn a_step_back_of_a_millisecond_is_clamped() {
 #[test]
 fn a_picture_is_not_shown_before_it_is_decoded() {
     let mut clocks = Clocks::default();
-    let stamp = clocks.video(100, -40);
+    let stamp = clocks.picture(TrackId::VIDEO, 100, -40);
     assert_eq!(stamp.pts, stamp.dts);
     assert_eq!(clocks.repairs().of(Repair::PtsClamped), 1);
-    assert_eq!(clocks.video(133, 66).pts.as_micros(), 199_000);
+    assert_eq!(clocks.picture(TrackId::VIDEO, 133, 66).pts.as_micros(), 199_000);
 }
 
 #[test]
@@ -146,7 +146,7 @@ fn no_input_breaks_the_order() {
     for n in 0..200_000 {
         let timestamp = if next() % 50 == 0 { next() as u32 } else { (n as u32).wrapping_mul(33) };
         if next() % 2 == 0 {
-            let stamp = clocks.video(timestamp, (next() % 400) as i32 - 200);
+            let stamp = clocks.picture(TrackId::VIDEO, timestamp, (next() % 400) as i32 - 200);
             assert!(stamp.dts.ticks > video && stamp.pts >= stamp.dts);
             video = stamp.dts.ticks;
         } else if let Some(at) = clocks.audio(timestamp, RATE, 1024) {
@@ -154,4 +154,38 @@ fn no_input_breaks_the_order() {
             audio = at.ticks;
         }
     }
+}
+
+#[test]
+fn nanoseconds_are_added_to_both_times() {
+    let mut clocks = Clocks::default();
+    // 30 pictures a second, rounded down to milliseconds, and what was lost by that.
+    let times = [0_u64, 33_333_333, 66_666_666, 100_000_000].map(|nanos| {
+        let told = Told { ms: (nanos / 1_000_000) as u32, nanos: (nanos % 1_000_000) as u32 };
+        let stamp = clocks.picture(TrackId::VIDEO, told, 10);
+        assert_eq!(stamp.pts.ticks - stamp.dts.ticks, 900);
+        stamp.dts.ticks
+    });
+    assert_eq!(times, [0, 2999, 5999, 9000]);
+    let at = clocks.audio(Told { ms: 100, nanos: 500_000 }, Timescale::new(48_000).unwrap(), 960);
+    assert_eq!(at.map(|at| at.ticks), Some(4824));
+    assert_eq!(clocks.repairs().total(), 0);
+}
+
+#[test]
+fn a_layer_stays_beside_the_picture() {
+    let mut clocks = Clocks::default();
+    let layer = TrackId::layer(0).unwrap();
+    let mut step = |ms: u32| {
+        let [main, further] = [TrackId::VIDEO, layer].map(|id| clocks.picture(id, ms, 0).dts.as_micros() / 1000);
+        assert_eq!(main, further, "at {ms}");
+        main
+    };
+    assert_eq!([0, 33, 66].map(&mut step), [0, 33, 66]);
+    assert_eq!([900_000, 900_033].map(&mut step), [99, 132], "the clock was set, for both");
+    assert_eq!((clocks.repairs().of(Repair::JumpForward), clocks.repairs().total()), (1, 1));
+    // The layer pauses.
+    (0..300).for_each(|frame| _ = clocks.picture(TrackId::VIDEO, 900_066 + frame * 33, 0));
+    let back = clocks.picture(layer, 909_966_u32, 0);
+    assert_eq!((back.dts.as_micros() / 1000, clocks.repairs().of(Repair::TrackHole)), (10_065, 1));
 }

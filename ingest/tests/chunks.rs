@@ -141,5 +141,5 @@ fn the_rtmp_crates_commands_are_understood() {
     let bytes: BytesMut = writer.extract_current_bytes();
     let call = ingest::rtmp::command::read(&Bytes::from(bytes)).unwrap();
     assert_eq!(call.transaction, 1.0);
-    assert!(matches!(call.command, ingest::rtmp::command::Command::Connect { app } if app == "live"));
+    assert!(matches!(call.command, ingest::rtmp::command::Command::Connect { app, .. } if app == "live"));
 }

@@ -1,7 +1,7 @@
 //! Clocks that jump on one track, by awkward amounts, or run at the wrong speed, in virtual time.
 
 use ingest::repair::{Clocks, Repair};
-use media_core::Timescale;
+use media_core::{Timescale, TrackId};
 
 const RATE: Timescale = Timescale::new(44_100).expect("44100 is not 0");
 /// How far video and audio sent at the same moment may be apart: what an eye forgives at the lips.
@@ -40,7 +40,7 @@ impl Source {
     }
 
     fn video(&mut self, ms: i64) {
-        let stamp = self.clocks.video(ms as u32, 0);
+        let stamp = self.clocks.picture(TrackId::VIDEO, ms as u32, 0);
         assert!(stamp.pts >= stamp.dts);
         grow(&mut self.video_us, stamp.dts.as_micros());
         self.compare();

@@ -17,6 +17,7 @@ pub enum Command {
     /// `app`, without a query or slashes around it.
     Connect {
         app: String,
+        dialect: Dialect,
     },
     CreateStream,
     /// releaseStream, FCUnpublish, _checkbw: nothing to do, but the encoder waits for an answer.
@@ -32,6 +33,18 @@ pub enum Command {
     /// An answer to something: nothing was asked.
     Answer,
     Unknown,
+}
+
+/// What the peer says of itself in `connect`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dialect {
+    /// Nothing of enhanced RTMP. It is answered as before there was one.
+    Plain,
+    /// It names codecs by FourCC or has extensions (veovera v1 or v2).
+    Enhanced {
+        /// It takes a request to connect again.
+        reconnects: bool,
+    },
 }
 
 /// A command with the number under which it wants its answer. 0: it wants none.
@@ -53,7 +66,7 @@ pub fn read(payload: &[u8]) -> Result<Call, amf0::Error> {
     let command = match name.as_ref().and_then(Value::as_str).unwrap_or_default() {
         "connect" => {
             let app = object.as_ref().and_then(|o| o.property("app")).and_then(Value::as_str).unwrap_or_default();
-            Command::Connect { app: plain_name(app) }
+            Command::Connect { app: plain_name(app), dialect: object.as_ref().map_or(Dialect::Plain, dialect) }
         }
         "createStream" => Command::CreateStream,
         "releaseStream" | "FCUnpublish" | "_checkbw" => Command::Courtesy,
@@ -65,6 +78,16 @@ pub fn read(payload: &[u8]) -> Result<Call, amf0::Error> {
         _ => Command::Unknown,
     };
     Ok(Call { command, transaction })
+}
+
+fn dialect(object: &Value<'_>) -> Dialect {
+    let said = |name| object.property(name).filter(|value| !matches!(value, Value::Null | Value::Undefined));
+    if ["fourCcList", "videoFourCcInfoMap", "audioFourCcInfoMap", "capsEx"].into_iter().all(|name| said(name).is_none()) {
+        return Dialect::Plain;
+    }
+    // A number from outside: what does not fit becomes the nearest that does.
+    let extensions = said("capsEx").and_then(Value::as_f64).unwrap_or(0.0) as u32;
+    Dialect::Enhanced { reconnects: extensions & caps::RECONNECT != 0 }
 }
 
 /// Without the query that some encoders append, and without slashes around it.
@@ -107,25 +130,50 @@ fn encode(values: &[Value<'_>]) -> Vec<u8> {
     out
 }
 
-/// The answer to `connect`. Only what the ingest really takes is offered: an encoder may choose
-/// by it. Some encoders look for it in the first object, some in the second.
-pub fn connected(transaction: f64) -> Vec<u8> {
-    // 4: "can forward" (enhanced RTMP, the flags of fourCcInfoMap).
-    let fourcc = || {
-        [
-            ("fourCcList", Value::Array(vec![Value::text("avc1"), Value::text("mp4a")])),
-            ("videoFourCcInfoMap", Value::object([("avc1", Value::Number(4.0))])),
-            ("audioFourCcInfoMap", Value::object([("mp4a", Value::Number(4.0))])),
-        ]
-        .map(|(name, value)| (Cow::Borrowed(name), value))
+/// What is taken, by FourCC.
+const VIDEO_CODECS: [&str; 3] = ["avc1", "hvc1", "av01"];
+const AUDIO_CODECS: [&str; 2] = ["mp4a", "Opus"];
+/// FourCcInfoMask.CanForward: viewers get it as it came. What the helper program decodes depends on where it runs, and it
+/// never codes in what an encoder would ask for, so the other flags would promise too much.
+const CAN_FORWARD: f64 = 4.0;
+
+/// CapsExMask.
+mod caps {
+    pub const RECONNECT: u32 = 1;
+    pub const MULTITRACK: u32 = 2;
+    pub const MOD_EX: u32 = 4;
+    pub const TIMESTAMP_NANO_OFFSET: u32 = 8;
+    pub const ALL: u32 = RECONNECT | MULTITRACK | MOD_EX | TIMESTAMP_NANO_OFFSET;
+}
+
+/// The answer to `connect`.
+pub fn connected(transaction: f64, dialect: Dialect) -> Vec<u8> {
+    let offered = || match dialect {
+        Dialect::Plain => Vec::new(),
+        Dialect::Enhanced { .. } => offered(),
     };
     let mut properties =
         vec![(Cow::Borrowed("fmsVer"), Value::text("FMS/3,5,7,7009")), (Cow::Borrowed("capabilities"), Value::Number(31.0))];
-    properties.extend(fourcc());
+    properties.extend(offered());
     let mut info = Status::info("NetConnection.Connect.Success", "Connection succeeded.").properties();
     info.push((Cow::Borrowed("objectEncoding"), Value::Number(0.0)));
-    info.extend(fourcc());
+    // Some encoders look for it in the first object, some in the second.
+    info.extend(offered());
     encode(&[Value::text("_result"), Value::Number(transaction), Value::Object(properties), Value::Object(info)])
+}
+
+/// Only what the ingest really takes: an encoder may choose by it, so never `*`.
+fn offered() -> Vec<(Cow<'static, str>, Value<'static>)> {
+    let flags = |codecs: &[&'static str]| {
+        Value::Object(codecs.iter().map(|codec| (Cow::Borrowed(*codec), Value::Number(CAN_FORWARD))).collect())
+    };
+    let all = VIDEO_CODECS.iter().chain(&AUDIO_CODECS).map(|codec| Value::text(codec)).collect();
+    vec![
+        (Cow::Borrowed("fourCcList"), Value::Array(all)),
+        (Cow::Borrowed("videoFourCcInfoMap"), flags(&VIDEO_CODECS)),
+        (Cow::Borrowed("audioFourCcInfoMap"), flags(&AUDIO_CODECS)),
+        (Cow::Borrowed("capsEx"), Value::Number(f64::from(caps::ALL))),
+    ]
 }
 
 /// `_result` with one value.
@@ -195,9 +243,10 @@ mod tests {
         };
         let (t, n) = (Value::text, Value::Number);
         let connect = |app| [t("connect"), n(1.0), Value::object([("app", t(app))])];
-        check(&connect("live"), Command::Connect { app: "live".into() }, 1.0);
-        check(&connect("/live/?token=x"), Command::Connect { app: "live".into() }, 1.0);
-        check(&[t("connect")], Command::Connect { app: String::new() }, 0.0);
+        let connected = |app: &str| Command::Connect { app: app.into(), dialect: Dialect::Plain };
+        check(&connect("live"), connected("live"), 1.0);
+        check(&connect("/live/?token=x"), connected("live"), 1.0);
+        check(&[t("connect")], connected(""), 0.0);
         let publish = |key| [t("publish"), n(5.0), Value::Null, t(key), t("live")];
         check(&publish("secret"), Command::Publish { key: "secret".into() }, 5.0);
         check(&publish("/secret?token=a?b"), Command::Publish { key: "secret".into() }, 5.0);
@@ -209,6 +258,33 @@ mod tests {
         check(&[t("makeCoffee"), n(9.0)], Command::Unknown, 9.0);
         check(&[n(1.0)], Command::Unknown, 0.0);
         check(&[], Command::Unknown, 0.0);
+    }
+
+    #[test]
+    fn who_speaks_enhanced_rtmp_is_answered_in_it() {
+        let check = |name, value, expected| assert_eq!(dialect(&Value::object([(name, value)])), expected, "{name}");
+        let enhanced = |reconnects| Dialect::Enhanced { reconnects };
+        check("app", Value::text("live"), Dialect::Plain);
+        check("capsEx", Value::Null, Dialect::Plain);
+        check("fourCcList", Value::Array(vec![Value::text("hvc1")]), enhanced(false));
+        check("videoFourCcInfoMap", Value::object([("*", Value::Number(4.0))]), enhanced(false));
+        check("capsEx", Value::Number(3.0), enhanced(true));
+        check("capsEx", Value::Number(14.0), enhanced(false));
+        check("capsEx", Value::text("reconnect"), enhanced(false));
+        check("capsEx", Value::Number(f64::NAN), enhanced(false));
+        check("capsEx", Value::Number(-1e300), enhanced(false));
+
+        let answer = connected(1.0, enhanced(true));
+        let values = amf0::read_all(&answer).unwrap();
+        for object in &values[2..] {
+            let names = Value::Array(["avc1", "hvc1", "av01", "mp4a", "Opus"].map(Value::text).into());
+            assert_eq!(object.property("fourCcList"), Some(&names));
+            assert_eq!(object.property("capsEx"), Some(&Value::Number(15.0)));
+            let flag = |map, codec| object.property(map).and_then(|map| map.property(codec)).and_then(Value::as_f64);
+            assert_eq!((flag("videoFourCcInfoMap", "hvc1"), flag("audioFourCcInfoMap", "Opus")), (Some(4.0), Some(4.0)));
+            assert_eq!((flag("videoFourCcInfoMap", "*"), flag("videoFourCcInfoMap", "vp09")), (None, None));
+        }
+        assert!(!String::from_utf8_lossy(&connected(1.0, Dialect::Plain)).contains("avc1"));
     }
 
     #[test]

@@ -20,7 +20,7 @@ use tracing::{Span, debug, field::Empty, info, info_span};
 
 use super::{
     close::CloseReason,
-    feed::Drops,
+    feed::{Dropped, Drops},
     gate::Permit,
     session::{Deadlines, Event, Output, Session},
 };
@@ -278,6 +278,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         let (repairs, drops) = (self.session.repairs(), self.session.drops());
         self.shared.metrics.repaired(self.totals.repairs, repairs);
         self.shared.metrics.dropped(self.totals.drops, drops);
+        let first = |of: Dropped| self.totals.drops.of(of) == 0 && drops.of(of) > 0;
+        if first(Dropped::ExtraTrack) {
+            info!("the publisher sends a track that is left out: a stream has one sound, and layers of its picture's codec");
+        }
         (self.totals.repairs, self.totals.drops) = (repairs, drops);
     }
 }

@@ -3,16 +3,21 @@
 //! Pure. The bitstream is trusted, metadata only hints. A broken access unit is dropped and
 //! counted; a codec that is not taken ends the session, in words for the streamer.
 
-use std::{fmt, sync::Arc, time::Instant};
+use std::{collections::VecDeque, fmt, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use media_core::{
     Announcement, Parameters, Sample, Timescale, Track, TrackId,
-    codec::{aac, h264},
+    codec::{aac, opus},
 };
 
-use super::{command, message::Message, tag};
-use crate::repair::{Clocks, Repairs, VIDEO_TIMESCALE};
+use super::{
+    command,
+    message::Message,
+    pictures::{Described, Pictures},
+    tag::{self, Audio, Coding, SoundCoding, Tag, Video},
+};
+use crate::repair::{Clocks, Repairs, Told};
 
 /// Why a message made no Sample. The names are metric labels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,7 +26,7 @@ pub enum Dropped {
     Malformed,
     /// It came before its sequence header.
     NoConfiguration,
-    /// It belongs to a second track of its kind.
+    /// It belongs to a further sound, or to a further picture that is no layer of the first.
     ExtraTrack,
     /// It came before `publish`.
     NotPublishing,
@@ -71,7 +76,6 @@ impl fmt::Debug for Drops {
 /// What a message came to.
 #[derive(Debug)]
 pub enum Fed {
-    Nothing,
     Sample(Sample),
     /// A track was announced, or metadata said more.
     Announced(Announcement),
@@ -81,31 +85,28 @@ pub enum Fed {
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum Refused {
     #[error(
-        "This server takes H.264 video, but {0} was sent. In OBS: Settings, Output, Streaming, Video Encoder: choose an H.264 encoder (x264, or a hardware one named H.264)."
+        "This server takes H.264, HEVC and AV1 video, but {0} was sent. In OBS: Settings, Output, Streaming, Video Encoder: choose an H.264 encoder (x264, or a hardware one named H.264)."
     )]
     VideoCodec(&'static str),
     #[error(
-        "This server takes AAC audio, but {0} was sent. In OBS: Settings, Output, Streaming, Audio Encoder: choose one named AAC."
+        "This server takes AAC and Opus audio, but {0} was sent. In OBS: Settings, Output, Streaming, Audio Encoder: choose one named AAC."
     )]
     AudioCodec(&'static str),
-    #[error("The encoder's video header cannot be used. {0}. Restart the encoder or choose another H.264 encoder.")]
-    VideoHeader(h264::Error),
-    #[error("The encoder's audio header cannot be used. {0}. Restart the encoder or choose another AAC encoder.")]
-    AudioHeader(aac::Error),
+    #[error("The encoder's video header cannot be used. {0}. Restart the encoder or choose another video encoder.")]
+    VideoHeader(String),
+    #[error("The encoder's audio header cannot be used. {0}. Restart the encoder or choose another audio encoder.")]
+    AudioHeader(String),
 }
 
+/// Calling order: one of `video`, `audio` and `metadata`, then `poll_output` until it is `None`.
 #[derive(Default)]
 pub struct Feed {
     clocks: Clocks,
-    video: Option<Arc<Track>>,
-    audio: Option<AudioTrack>,
+    pictures: Pictures,
+    sound: Option<Arc<Track>>,
     announcement: Announcement,
     drops: Drops,
-}
-
-struct AudioTrack {
-    track: Arc<Track>,
-    frame_length: u32,
+    outputs: VecDeque<Fed>,
 }
 
 impl Feed {
@@ -121,96 +122,147 @@ impl Feed {
         self.drops.count(dropped);
     }
 
+    /// What the message came to.
+    pub fn poll_output(&mut self) -> Option<Fed> {
+        self.outputs.pop_front()
+    }
+
     /// Takes what metadata says as hints. It never takes a track back that a header announced.
-    pub fn metadata(&mut self, payload: &[u8]) -> Fed {
+    pub fn metadata(&mut self, payload: &[u8]) {
         match command::read_metadata(payload) {
             Ok(Some(said)) => {
-                let video = said.video || self.video.is_some();
-                let audio = said.audio || self.audio.is_some();
-                self.announce(Announcement { video, audio, ..said })
+                let video = said.video || self.pictures.has_main();
+                let audio = said.audio || self.sound.is_some();
+                self.announce(Announcement { video, audio, layers: self.pictures.layers(), ..said });
             }
-            Ok(None) => Fed::Nothing,
-            Err(_) => self.dropped(Dropped::Metadata),
+            Ok(None) => {}
+            Err(_) => self.drops.count(Dropped::Metadata),
         }
     }
 
-    pub fn video(&mut self, now: Instant, message: &Message) -> Result<Fed, Refused> {
-        Ok(match tag::video(&message.payload) {
-            tag::Video::Configuration(record) => self.video_header(record)?,
-            tag::Video::AccessUnit { offset_ms, payload } => self.access_unit(now, message.timestamp, offset_ms, payload),
-            tag::Video::Nothing => Fed::Nothing,
-            tag::Video::ExtraTrack => self.dropped(Dropped::ExtraTrack),
-            tag::Video::Malformed => self.dropped(Dropped::Malformed),
-            tag::Video::Foreign(name) => return Err(Refused::VideoCodec(name)),
-        })
-    }
-
-    pub fn audio(&mut self, now: Instant, message: &Message) -> Result<Fed, Refused> {
-        Ok(match tag::audio(&message.payload) {
-            tag::Audio::Configuration(config) => self.audio_header(config)?,
-            tag::Audio::Frame(payload) => self.frame(now, message.timestamp, payload),
-            tag::Audio::Nothing => Fed::Nothing,
-            tag::Audio::ExtraTrack => self.dropped(Dropped::ExtraTrack),
-            tag::Audio::Malformed => self.dropped(Dropped::Malformed),
-            tag::Audio::Foreign(name) => return Err(Refused::AudioCodec(name)),
-        })
-    }
-
-    fn video_header(&mut self, record: Bytes) -> Result<Fed, Refused> {
-        let held = self.video.as_ref().map(|track| &track.parameters);
-        if matches!(held, Some(Parameters::H264(p)) if p.record == record) {
-            return Ok(Fed::Nothing); // Encoders repeat it.
+    pub fn video(&mut self, now: Instant, message: &Message) -> Result<(), Refused> {
+        let Tag { nanos, tracks } = tag::video(&message.payload);
+        let told = Told { ms: message.timestamp, nanos };
+        for (track, content) in tracks {
+            match content {
+                Video::Configuration { coding, record } => self.video_header(track, coding, record)?,
+                Video::AccessUnit { coding, offset_ms, payload } => {
+                    self.access_unit(now, track, coding, Placed { told, offset_ms }, payload);
+                }
+                Video::Nothing => {}
+                Video::Malformed => self.drops.count(Dropped::Malformed),
+                Video::Foreign(name) if track == 0 => return Err(Refused::VideoCodec(name)),
+                Video::Foreign(_) => self.drops.count(Dropped::ExtraTrack),
+            }
         }
-        let parameters = Parameters::H264(h264::Parameters::parse(record).map_err(Refused::VideoHeader)?);
-        self.video = Some(Arc::new(Track { id: TrackId::VIDEO, timescale: VIDEO_TIMESCALE, parameters }));
-        Ok(self.announce(Announcement { video: true, ..self.announcement.clone() }))
+        Ok(())
     }
 
-    fn audio_header(&mut self, config: Bytes) -> Result<Fed, Refused> {
-        let held = self.audio.as_ref().map(|audio| &audio.track.parameters);
-        if matches!(held, Some(Parameters::Aac(p)) if p.config == config) {
-            return Ok(Fed::Nothing);
+    /// Of several sounds, track 0 is the stream's.
+    pub fn audio(&mut self, now: Instant, message: &Message) -> Result<(), Refused> {
+        let Tag { nanos, tracks } = tag::audio(&message.payload);
+        let told = Told { ms: message.timestamp, nanos };
+        for (track, content) in tracks {
+            match content {
+                _ if track != 0 => self.drops.count(Dropped::ExtraTrack),
+                Audio::Configuration { coding, config } => self.audio_header(coding, config)?,
+                Audio::Frame { coding, payload } => self.frame(now, told, coding, payload),
+                Audio::Nothing => {}
+                Audio::Malformed => self.drops.count(Dropped::Malformed),
+                Audio::Foreign(name) => return Err(Refused::AudioCodec(name)),
+            }
         }
-        let parameters = aac::Parameters::parse(config).map_err(Refused::AudioHeader)?;
-        let timescale = Timescale::new(parameters.sample_rate).ok_or(Refused::AudioHeader(aac::Error::SampleRate(0)))?;
-        let frame_length = parameters.frame_length;
-        let track = Arc::new(Track { id: TrackId::AUDIO, timescale, parameters: Parameters::Aac(parameters) });
-        self.audio = Some(AudioTrack { track, frame_length });
-        Ok(self.announce(Announcement { audio: true, ..self.announcement.clone() }))
+        Ok(())
+    }
+
+    /// A layer that cannot be described is no reason to refuse the picture.
+    fn video_header(&mut self, track: u8, coding: Coding, record: Bytes) -> Result<(), Refused> {
+        match self.pictures.describe(track, coding, record) {
+            Ok(Described::Known) => {}
+            Ok(Described::Anew) => {
+                let (video, layers) = (self.pictures.has_main(), self.pictures.layers());
+                self.announce(Announcement { video, layers, ..self.announcement.clone() });
+            }
+            Ok(Described::TooMany) => self.drops.count(Dropped::ExtraTrack),
+            Err(words) if track == 0 => return Err(Refused::VideoHeader(words)),
+            Err(_) => self.drops.count(Dropped::Malformed),
+        }
+        Ok(())
+    }
+
+    fn audio_header(&mut self, coding: SoundCoding, config: Bytes) -> Result<(), Refused> {
+        let parameters = coding.parse(config).map_err(Refused::AudioHeader)?;
+        if self.sound.as_ref().is_some_and(|track| track.parameters == parameters) {
+            return Ok(());
+        }
+        let timescale = timescale(&parameters).ok_or_else(|| Refused::AudioHeader("It tells no sample rate".into()))?;
+        self.sound = Some(Arc::new(Track { id: TrackId::AUDIO, timescale, parameters }));
+        self.announce(Announcement { audio: true, ..self.announcement.clone() });
+        Ok(())
     }
 
     /// An announcement that says nothing new is none.
-    fn announce(&mut self, announcement: Announcement) -> Fed {
-        if announcement == self.announcement {
-            return Fed::Nothing;
+    fn announce(&mut self, announcement: Announcement) {
+        if announcement != self.announcement {
+            self.announcement = announcement;
+            self.outputs.push_back(Fed::Announced(self.announcement.clone()));
         }
-        self.announcement = announcement;
-        Fed::Announced(self.announcement.clone())
     }
 
-    fn access_unit(&mut self, now: Instant, timestamp: u32, offset_ms: i32, payload: Bytes) -> Fed {
-        let Some(track) = self.video.clone() else { return self.dropped(Dropped::NoConfiguration) };
-        if !h264::is_well_formed(&payload) {
-            return self.dropped(Dropped::Malformed);
-        }
-        let stamp = self.clocks.video(timestamp, offset_ms);
-        let keyframe = h264::is_idr(&payload);
-        Fed::Sample(Sample { track, pts: stamp.pts, dts: stamp.dts, duration: None, keyframe, payload, received: now })
+    fn access_unit(&mut self, now: Instant, number: u8, coding: Coding, placed: Placed, payload: Bytes) {
+        let Some(track) = self.pictures.track(number, coding).cloned() else {
+            return self.drops.count(self.pictures.reason_without_track(number));
+        };
+        let Some(payload) = coding.access_unit(payload) else { return self.drops.count(Dropped::Malformed) };
+        let stamp = self.clocks.picture(track.id, placed.told, placed.offset_ms);
+        let keyframe = coding.is_keyframe(&payload);
+        let sample = Sample { track, pts: stamp.pts, dts: stamp.dts, duration: None, keyframe, payload, received: now };
+        self.outputs.push_back(Fed::Sample(sample));
     }
 
-    fn frame(&mut self, now: Instant, timestamp: u32, payload: Bytes) -> Fed {
-        let Some(audio) = &self.audio else { return self.dropped(Dropped::NoConfiguration) };
-        if payload.is_empty() {
-            return self.dropped(Dropped::Malformed);
+    fn frame(&mut self, now: Instant, told: Told, coding: SoundCoding, payload: Bytes) {
+        let Some(track) = self.sound.as_ref().filter(|track| coding.is_of(&track.parameters)).cloned() else {
+            return self.drops.count(Dropped::NoConfiguration);
+        };
+        let Some(length) = frame_length(&track.parameters, &payload) else { return self.drops.count(Dropped::Malformed) };
+        let Some(begins) = self.clocks.audio(told, track.timescale, length) else { return };
+        let duration = Some(length);
+        let sample = Sample { track, pts: begins, dts: begins, duration, keyframe: true, payload, received: now };
+        self.outputs.push_back(Fed::Sample(sample));
+    }
+}
+
+/// When an access unit is decoded, and how much later it is shown.
+#[derive(Clone, Copy)]
+struct Placed {
+    told: Told,
+    offset_ms: i32,
+}
+
+impl SoundCoding {
+    fn parse(self, config: Bytes) -> Result<Parameters, String> {
+        match self {
+            Self::Aac => aac::Parameters::parse(config).map(Parameters::Aac).map_err(|error| error.to_string()),
+            Self::Opus => opus::Parameters::parse(&config).map(Parameters::Opus).map_err(|error| error.to_string()),
         }
-        let (track, frame_length) = (Arc::clone(&audio.track), audio.frame_length);
-        let Some(begins) = self.clocks.audio(timestamp, track.timescale, frame_length) else { return Fed::Nothing };
-        let duration = Some(frame_length);
-        Fed::Sample(Sample { track, pts: begins, dts: begins, duration, keyframe: true, payload, received: now })
     }
 
-    fn dropped(&mut self, dropped: Dropped) -> Fed {
-        self.drops.count(dropped);
-        Fed::Nothing
+    fn is_of(self, parameters: &Parameters) -> bool {
+        matches!((self, parameters), (Self::Aac, Parameters::Aac(_)) | (Self::Opus, Parameters::Opus(_)))
+    }
+}
+
+fn timescale(parameters: &Parameters) -> Option<Timescale> {
+    match parameters {
+        Parameters::Aac(p) => Timescale::new(p.sample_rate),
+        _ => Timescale::new(opus::SAMPLE_RATE),
+    }
+}
+
+/// In samples; `None` of what is no frame. An Opus packet tells its own.
+fn frame_length(parameters: &Parameters, payload: &[u8]) -> Option<u32> {
+    match parameters {
+        Parameters::Aac(p) => (!payload.is_empty()).then_some(p.frame_length),
+        _ => opus::packet_samples(payload),
     }
 }

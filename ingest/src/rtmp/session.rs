@@ -17,7 +17,7 @@ use super::{
     amf0::Value,
     chunk,
     close::CloseReason,
-    command::{self, Call, Command, NAME_BYTES_MAX, Status},
+    command::{self, Call, Command, Dialect, NAME_BYTES_MAX, Status},
     feed::{Dropped, Drops, Fed, Feed},
     handshake,
     message::{self, Message},
@@ -84,6 +84,7 @@ pub struct Session {
     writer: chunk::Writer,
     feed: Feed,
     app: String,
+    dialect: Dialect,
     /// The message stream that the peer publishes on: statuses go there.
     stream_id: u32,
     received: u64,
@@ -118,6 +119,7 @@ impl Session {
             writer: chunk::Writer::default(),
             feed: Feed::default(),
             app: String::new(),
+            dialect: Dialect::Plain,
             stream_id: 0,
             received: 0,
             acknowledged: 0,
@@ -199,6 +201,9 @@ impl Session {
         };
         match farewell {
             Some(status) => {
+                if matches!((&reason, self.dialect), (CloseReason::Drain, Dialect::Enhanced { reconnects: true })) {
+                    self.request_reconnect();
+                }
                 self.status(status);
                 self.state = State::Closing;
                 self.deadline = Some(now + LINGER);
@@ -284,16 +289,16 @@ impl Session {
             message::VIDEO => self.feed.video(now, message),
             _ => self.feed.audio(now, message),
         };
-        match fed {
-            Ok(fed) => self.emit(fed),
-            Err(refused) => self.close(now, CloseReason::Media(refused.to_string())),
+        self.emit();
+        if let Err(refused) = fed {
+            self.close(now, CloseReason::Media(refused.to_string()));
         }
     }
 
     fn handle_data(&mut self, payload: &[u8]) {
         if self.is_publishing() {
-            let fed = self.feed.metadata(payload);
-            self.emit(fed);
+            self.feed.metadata(payload);
+            self.emit();
         }
     }
 
@@ -301,11 +306,12 @@ impl Session {
         matches!(self.state, State::Asked | State::Live)
     }
 
-    fn emit(&mut self, fed: Fed) {
-        match fed {
-            Fed::Nothing => {}
-            Fed::Sample(sample) => self.events.push_back(Event::Sample(sample)),
-            Fed::Announced(announcement) => self.events.push_back(Event::Announced(announcement)),
+    fn emit(&mut self) {
+        while let Some(fed) = self.feed.poll_output() {
+            self.events.push_back(match fed {
+                Fed::Sample(sample) => Event::Sample(sample),
+                Fed::Announced(announcement) => Event::Announced(announcement),
+            });
         }
     }
 
@@ -316,7 +322,7 @@ impl Session {
         };
         let fresh = matches!(self.state, State::Fresh);
         match command {
-            Command::Connect { app } if fresh => self.connect(transaction, app),
+            Command::Connect { app, dialect } if fresh => self.connect(transaction, &app, dialect),
             Command::Connect { .. } => self.fail(message, transaction, "this connection is connected already"),
             Command::Answer => {}
             Command::Play => self.close(now, CloseReason::Player),
@@ -336,13 +342,14 @@ impl Session {
         }
     }
 
-    fn connect(&mut self, transaction: f64, app: String) {
+    fn connect(&mut self, transaction: f64, app: &str, dialect: Dialect) {
         self.state = State::Connected;
         self.app = app.chars().take(NAME_BYTES_MAX).collect();
+        self.dialect = dialect;
         self.send(&message::window_ack_size(WINDOW_BYTES));
         self.send(&message::set_peer_bandwidth(WINDOW_BYTES));
         self.writer.set_chunk_size(&mut self.outgoing, CHUNK_SIZE);
-        self.send(&Message::command(0, command::connected(transaction)));
+        self.send(&Message::command(0, command::connected(transaction, dialect)));
     }
 
     fn publish(&mut self, now: Instant, message: &Message, transaction: f64, key: &str) {
@@ -372,6 +379,13 @@ impl Session {
 
     fn status(&mut self, status: Status<'_>) {
         self.send(&Message::command(self.stream_id, command::on_status(status)));
+    }
+
+    /// To the same address, since no other is named (veovera v2, "Reconnect Request"). It is the connection's to be told.
+    fn request_reconnect(&mut self) {
+        let status =
+            Status::info("NetConnection.Connect.ReconnectRequest", "The server is restarting: connect again in a moment.");
+        self.send(&Message::command(0, command::on_status(status)));
     }
 
     fn send(&mut self, message: &Message) {

@@ -231,15 +231,68 @@ fn other_codecs_are_refused_by_name() {
         assert!(sent.contains("NetStream.Publish.Rejected") && sent.contains(name) && sent.contains("OBS"), "{name}: {sent}");
         assert_eq!(peer.closed().map(CloseReason::outcome), Some("media_refused"));
     };
-    check(message::VIDEO, &[0x1c, 0, 0, 0, 0, 1], "HEVC");
-    check(message::VIDEO, b"\x90hvc1\x01", "HEVC");
-    check(message::VIDEO, b"\x90av01\x81", "AV1");
     check(message::VIDEO, b"\x90vp09\x01", "VP9");
+    check(message::VIDEO, b"\x91vvc1\0\0\0", "VVC");
+    check(message::VIDEO, b"\x96\x10vp08\0\0\0\0", "VP8");
+    check(message::VIDEO, b"\x95av01\x80", "MPEG-2 TS");
+    check(message::VIDEO, &[0x1d, 0], "AV1");
     check(message::VIDEO, &[0x12, 0, 0], "Sorenson");
     check(message::AUDIO, &[0x2f, 0xff], "MP3");
     check(message::AUDIO, &[0xb6, 0], "Speex");
-    check(message::AUDIO, b"\x90Opus", "Opus");
+    check(message::AUDIO, b"\xdf\0", "Opus");
+    check(message::AUDIO, b"\x91fLaC", "FLAC");
+    check(message::AUDIO, b"\x90ac-3", "AC-3");
+    check(message::AUDIO, b"\x90ec-3", "E-AC-3");
+    check(message::AUDIO, b"\x91.mp3", "MP3");
     check(message::AUDIO, &[0x76, 0], "G.711");
+}
+
+#[test]
+fn headers_that_cannot_be_used_are_refused_in_words() {
+    let check = |kind: u8, tag: &[u8], words: &str| {
+        let mut peer = Peer::live();
+        peer.message(kind, 1, 0, tag);
+        let sent = String::from_utf8_lossy(&peer.sent).into_owned();
+        assert!(sent.contains("NetStream.Publish.Rejected") && sent.contains(words), "{words}: {sent}");
+    };
+    check(message::VIDEO, &[0x1c, 0, 0, 0, 0, 1], "HEVC: the decoder configuration is cut short");
+    check(message::VIDEO, b"\x90hvc1\x01", "HEVC: ");
+    check(message::VIDEO, b"\x90av01\x81", "AV1: ");
+    check(message::AUDIO, b"\x90OpusOpusHead\x01\x06\0\0\0\0\0\0\0\0\x01", "Opus: 6 channels");
+}
+
+#[test]
+fn who_can_reconnect_is_asked_to_before_the_farewell() {
+    let check = |caps: f64, expected: &[&str]| {
+        let mut peer = Peer::shaken();
+        let object = Value::object([("app", Value::text("live")), ("capsEx", Value::Number(caps))]);
+        peer.command(0, "connect", 1.0, &[object]);
+        peer.command(1, "publish", 5.0, &[Value::Null, Value::text("k"), Value::text("live")]);
+        peer.session.accept(peer.now);
+        peer.drain();
+        peer.answers();
+        peer.session.close(peer.now, CloseReason::Drain);
+        peer.drain();
+        assert_eq!(peer.commands(), expected);
+    };
+    let farewell = "onStatus 0 NetConnection.Connect.Closed";
+    check(1.0, &["onStatus 0 NetConnection.Connect.ReconnectRequest", farewell]);
+    check(14.0, &[farewell]);
+}
+
+#[test]
+fn a_layer_that_is_not_taken_is_dropped_and_the_picture_goes_on() {
+    let mut peer = Peer::live();
+    peer.message(message::VIDEO, 1, 0, AVC_HEADER);
+    peer.message(message::VIDEO, 1, 0, b"\x96\x00vp09\x01R"); // another codec
+    peer.message(message::VIDEO, 1, 0, b"\x96\x00avc1\x02R"); // a header that cannot be read
+    peer.message(message::VIDEO, 1, 0, AVC_FRAME);
+    peer.message(message::VIDEO, 1, 0, b"\x96\x03avc1\x02\0\0\0\x02\x65\x88");
+    peer.message(message::AUDIO, 1, 0, b"\x95\x00fLaC\x01R");
+    assert_eq!((peer.closed(), peer.samples().len()), (None, 1));
+    let drops = peer.session.drops();
+    let counted = [Dropped::ExtraTrack, Dropped::Malformed, Dropped::NoConfiguration].map(|dropped| drops.of(dropped));
+    assert_eq!((counted, drops.total()), ([2, 1, 1], 4));
 }
 
 #[test]
