@@ -10,6 +10,7 @@ pub mod command;
 pub mod conn;
 pub mod enhanced;
 pub mod feed;
+pub mod fuzz;
 pub mod gate;
 pub mod handshake;
 pub mod listener;
