@@ -14,7 +14,7 @@ use common::{
     clients::{Program, Timed, Turn},
     key_of,
     peers::{live, node, seen, told, view, whip_ffmpeg},
-    real::{Clips, play, publish, seconds, tool},
+    real::{Clips, decoded, play, publish, seconds, tool},
     relay::{Bound, Weather},
     streams, within,
 };
@@ -187,20 +187,6 @@ fn hevc_and_av1_of_the_library_of_obs_reach_viewers() {
     }
     let length = seconds(6, 60);
     assert_watched(&seen(view(&server, "hevc", length, &[]), length), length, 15.0);
-}
-
-/// Pictures of 320x180 that ffprobe decodes of the first four seconds that HLS has.
-fn decoded(server: &Server, stream: &str) -> u32 {
-    let source = format!("{}/live/{stream}/index.m3u8", server.http_url);
-    let probe = Command::new("ffprobe")
-        .args(["-v", "error", "-read_intervals", "%+4", "-select_streams", "v", "-count_frames", "-of", "csv=p=0"])
-        .args(["-show_entries", "stream=codec_name,width,height,nb_read_frames", &source])
-        .output()
-        .expect("ffmpeg's package brings ffprobe");
-    assert!(probe.stderr.is_empty(), "{}", String::from_utf8_lossy(&probe.stderr));
-    let found = String::from_utf8_lossy(&probe.stdout);
-    let frames = found.lines().find_map(|line| line.strip_prefix(&format!("{stream},320,180,"))?.parse().ok());
-    frames.unwrap_or_else(|| panic!("{stream}: {found}"))
 }
 
 fn playlist(server: &Server, stream: &str) -> String {

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use super::Folder;
+use super::{Folder, Server};
 
 /// A process that is killed by its id when the value is dropped.
 pub struct Client(Child);
@@ -87,6 +87,20 @@ pub fn checker(url: &str, seconds: u32, arguments: &[&str]) -> Child {
 
 pub fn told(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// Pictures of 320x180 that ffprobe decodes of the first four seconds that HLS has.
+pub fn decoded(server: &Server, stream: &str) -> u32 {
+    let source = format!("{}/live/{stream}/index.m3u8", server.http_url);
+    let probe = Command::new("ffprobe")
+        .args(["-v", "error", "-read_intervals", "%+4", "-select_streams", "v", "-count_frames", "-of", "csv=p=0"])
+        .args(["-show_entries", "stream=codec_name,width,height,nb_read_frames", &source])
+        .output()
+        .expect("ffmpeg's package brings ffprobe");
+    assert!(probe.stderr.is_empty(), "{}", String::from_utf8_lossy(&probe.stderr));
+    let found = String::from_utf8_lossy(&probe.stdout);
+    let frames = found.lines().find_map(|line| line.strip_prefix(&format!("{stream},320,180,"))?.parse().ok());
+    frames.unwrap_or_else(|| panic!("{stream}: {found}"))
 }
 
 /// Plays in Chromium; one line of JSON for each of `players` (name and address).
