@@ -8,6 +8,7 @@ use std::{
 use ingest::rtmp::session::{Deadlines, Event, Output, Session};
 
 const FFMPEG: &[u8] = include_bytes!("../testdata/ffmpeg-5.1.9.bin");
+const ENHANCED: &[u8] = include_bytes!("../testdata/ffmpeg-9.0.2-enhanced.bin");
 const GSTREAMER: &[u8] = include_bytes!("../testdata/gstreamer-1.22.0-rtmp2sink.bin");
 const OBS: &[u8] = include_bytes!("../testdata/obs-29.0.2.bin");
 
@@ -47,7 +48,7 @@ fn feed<'a>(now: Instant, pieces: impl IntoIterator<Item = &'a [u8]>) -> Said {
 #[test]
 fn equal_pieces_of_any_size_say_the_same() {
     let now = Instant::now();
-    for (name, recorded) in [("ffmpeg", FFMPEG), ("gstreamer", GSTREAMER), ("obs", OBS)] {
+    for (name, recorded) in [("ffmpeg", FFMPEG), ("gstreamer", GSTREAMER), ("obs", OBS), ("enhanced", ENHANCED)] {
         let whole = feed(now, [recorded]);
         assert!(whole.events > 100, "{name}: {whole:?}");
         for size in [1, 2, 3, 7, 127, 128, 129, 1536, 4096] {

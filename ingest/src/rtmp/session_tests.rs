@@ -6,6 +6,7 @@ use crate::rtmp::{amf0, chunk::Writer, command as words};
 const FFMPEG: &[u8] = include_bytes!("../../testdata/ffmpeg-5.1.9.bin");
 const GSTREAMER: &[u8] = include_bytes!("../../testdata/gstreamer-1.22.0-rtmp2sink.bin");
 const OBS: &[u8] = include_bytes!("../../testdata/obs-29.0.2.bin");
+const ENHANCED: &[u8] = include_bytes!("../../testdata/ffmpeg-9.0.2-enhanced.bin");
 /// The same AVCDecoderConfigurationRecord as media-core's tests: 640x360.
 const AVC_HEADER: &[u8] = &[
     0x17, 0, 0, 0, 0, 0x01, 0x64, 0x00, 0x1e, 0xff, 0xe1, 0x00, 0x1a, 0x67, 0x64, 0x00, 0x1e, 0xac, 0xb2, 0x01, 0x40, 0x5f, 0xf2,
@@ -397,7 +398,7 @@ fn replay(recorded: &[u8], pieces: impl Iterator<Item = usize>) -> (usize, usize
 
 #[test]
 fn recorded_publishers_are_understood_however_their_bytes_are_cut() {
-    for (recorded, video_min, audio_min) in [(FFMPEG, 45, 60), (GSTREAMER, 45, 60), (OBS, 150, 250)] {
+    for (recorded, video_min, audio_min) in [(FFMPEG, 45, 60), (GSTREAMER, 45, 60), (OBS, 150, 250), (ENHANCED, 45, 75)] {
         let whole = replay(recorded, std::iter::repeat(4096));
         assert!(whole.0 >= video_min && whole.1 >= audio_min, "{whole:?}");
         assert_eq!(whole.2, 0, "no clock was repaired");
@@ -408,6 +409,19 @@ fn recorded_publishers_are_understood_however_their_bytes_are_cut() {
     let whole = replay(FFMPEG, std::iter::repeat(FFMPEG.len()));
     for at in (1..6000).chain((6000..FFMPEG.len()).step_by(97)) {
         assert_eq!(replay(FFMPEG, [at].into_iter().chain(std::iter::repeat(FFMPEG.len()))), whole, "cut at {at}");
+    }
+}
+
+#[test]
+fn only_who_announces_enhanced_rtmp_is_answered_in_it() {
+    for (recorded, expected) in [(OBS, false), (FFMPEG, false), (ENHANCED, true)] {
+        let mut peer = Peer::new();
+        peer.feed(&recorded[..recorded.len().min(6000)]);
+        let sent = String::from_utf8_lossy(&peer.sent).into_owned();
+        assert!(sent.contains("NetConnection.Connect.Success"));
+        for property in ["fourCcList", "videoFourCcInfoMap", "audioFourCcInfoMap", "capsEx"] {
+            assert_eq!(sent.contains(property), expected, "{property}");
+        }
     }
 }
 
