@@ -189,6 +189,41 @@ fn hevc_under_the_legacy_number_is_the_same() {
 }
 
 #[test]
+fn a_nanosecond_offset_is_added() {
+    let (mut plain, mut offset) = (Seen::default(), Seen::default());
+    for message in messages(AV1) {
+        plain.take(&message);
+        let payload = match message.payload[0] {
+            // CodedFrames of either medium, half a millisecond later.
+            first @ (0x91 | 0xa1) => [&[first | 7, 2, 0x07, 0xa1, 0x20, 1], &message.payload[1..]].concat().into(),
+            _ => message.payload.clone(),
+        };
+        offset.take(&Message { payload, ..message });
+    }
+    assert_eq!((offset.refused.as_deref(), offset.samples.len()), (None, plain.samples.len()));
+    for (plain, offset) in plain.samples.iter().zip(&offset.samples) {
+        assert_eq!(offset.pts.as_micros() - plain.pts.as_micros(), 500, "{:?}", plain.track);
+        assert_eq!(offset.dts.as_micros() - plain.dts.as_micros(), 500, "{:?}", plain.track);
+    }
+}
+
+/// A publisher that hides megabytes beside its pictures must not make a window hold them.
+#[test]
+fn what_is_beside_a_picture_is_not_kept() {
+    let mut seen = Seen::default();
+    messages(MULTITRACK).iter().take(2).for_each(|message| seen.take(message));
+    let unit = b"\0\0\0\x02\x65\x88";
+    let beside = vec![0; 1 << 20];
+    let head = [&b"\x96\x13avc1\x00\x00\x00\x06"[..], unit, b"\xc8\x10\x00\x00"].concat();
+    let payload = Bytes::from([&head[..], &beside].concat());
+    seen.take(&Message { csid: 4, kind: VIDEO, stream_id: 1, timestamp: 40, payload: payload.clone() });
+    let sample = seen.samples.last().expect("the picture is taken");
+    assert_eq!(sample.payload[..], unit[..]);
+    assert!(!payload.as_ptr_range().contains(&sample.payload.as_ptr()), "it was copied out");
+    assert_eq!(seen.feed.drops().total(), 1);
+}
+
+#[test]
 fn damaged_tags_end_no_process() {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut random = move || {

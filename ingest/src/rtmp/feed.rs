@@ -142,13 +142,11 @@ impl Feed {
 
     pub fn video(&mut self, now: Instant, message: &Message) -> Result<(), Refused> {
         let Tag { nanos, tracks } = tag::video(&message.payload);
-        let told = Told { ms: message.timestamp, nanos };
+        let arrival = Arrival::new(now, message, nanos);
         for (track, content) in tracks {
             match content {
                 Video::Configuration { coding, record } => self.video_header(track, coding, record)?,
-                Video::AccessUnit { coding, offset_ms, payload } => {
-                    self.access_unit(now, track, coding, Placed { told, offset_ms }, payload);
-                }
+                Video::AccessUnit { coding, offset_ms, payload } => self.access_unit(arrival, track, coding, offset_ms, payload),
                 Video::Nothing => {}
                 Video::Malformed => self.drops.count(Dropped::Malformed),
                 Video::Foreign(name) if track == 0 => return Err(Refused::VideoCodec(name)),
@@ -161,12 +159,12 @@ impl Feed {
     /// Of several sounds, track 0 is the stream's.
     pub fn audio(&mut self, now: Instant, message: &Message) -> Result<(), Refused> {
         let Tag { nanos, tracks } = tag::audio(&message.payload);
-        let told = Told { ms: message.timestamp, nanos };
+        let arrival = Arrival::new(now, message, nanos);
         for (track, content) in tracks {
             match content {
                 _ if track != 0 => self.drops.count(Dropped::ExtraTrack),
                 Audio::Configuration { coding, config } => self.audio_header(coding, config)?,
-                Audio::Frame { coding, payload } => self.frame(now, told, coding, payload),
+                Audio::Frame { coding, payload } => self.frame(arrival, coding, payload),
                 Audio::Nothing => {}
                 Audio::Malformed => self.drops.count(Dropped::Malformed),
                 Audio::Foreign(name) => return Err(Refused::AudioCodec(name)),
@@ -180,7 +178,8 @@ impl Feed {
         match self.pictures.describe(track, coding, record) {
             Ok(Described::Known) => {}
             Ok(Described::Anew) => {
-                let (video, layers) = (self.pictures.has_main(), self.pictures.layers());
+                let video = self.announcement.video || self.pictures.has_main();
+                let layers = self.pictures.layers();
                 self.announce(Announcement { video, layers, ..self.announcement.clone() });
             }
             Ok(Described::TooMany) => self.drops.count(Dropped::ExtraTrack),
@@ -209,34 +208,48 @@ impl Feed {
         }
     }
 
-    fn access_unit(&mut self, now: Instant, number: u8, coding: Coding, placed: Placed, payload: Bytes) {
+    fn access_unit(&mut self, arrival: Arrival, number: u8, coding: Coding, offset_ms: i32, payload: Bytes) {
         let Some(track) = self.pictures.track(number, coding).cloned() else {
             return self.drops.count(self.pictures.reason_without_track(number));
         };
         let Some(payload) = coding.access_unit(payload) else { return self.drops.count(Dropped::Malformed) };
-        let stamp = self.clocks.picture(track.id, placed.told, placed.offset_ms);
+        let (payload, received) = (arrival.own(payload), arrival.now);
+        let stamp = self.clocks.picture(track.id, arrival.told, offset_ms);
         let keyframe = coding.is_keyframe(&payload);
-        let sample = Sample { track, pts: stamp.pts, dts: stamp.dts, duration: None, keyframe, payload, received: now };
+        let sample = Sample { track, pts: stamp.pts, dts: stamp.dts, duration: None, keyframe, payload, received };
         self.outputs.push_back(Fed::Sample(sample));
     }
 
-    fn frame(&mut self, now: Instant, told: Told, coding: SoundCoding, payload: Bytes) {
+    fn frame(&mut self, arrival: Arrival, coding: SoundCoding, payload: Bytes) {
         let Some(track) = self.sound.as_ref().filter(|track| coding.is_of(&track.parameters)).cloned() else {
             return self.drops.count(Dropped::NoConfiguration);
         };
         let Some(length) = frame_length(&track.parameters, &payload) else { return self.drops.count(Dropped::Malformed) };
-        let Some(begins) = self.clocks.audio(told, track.timescale, length) else { return };
-        let duration = Some(length);
-        let sample = Sample { track, pts: begins, dts: begins, duration, keyframe: true, payload, received: now };
+        let Some(begins) = self.clocks.audio(arrival.told, track.timescale, length) else { return };
+        let (payload, received, duration) = (arrival.own(payload), arrival.now, Some(length));
+        let sample = Sample { track, pts: begins, dts: begins, duration, keyframe: true, payload, received };
         self.outputs.push_back(Fed::Sample(sample));
     }
 }
 
-/// When an access unit is decoded, and how much later it is shown.
+/// What is the same for all that one message holds.
 #[derive(Clone, Copy)]
-struct Placed {
+struct Arrival {
+    now: Instant,
     told: Told,
-    offset_ms: i32,
+    bytes: usize,
+}
+
+impl Arrival {
+    fn new(now: Instant, message: &Message, nanos: u32) -> Self {
+        Self { now, told: Told { ms: message.timestamp, nanos }, bytes: message.payload.len() }
+    }
+
+    /// A slice keeps its whole message in memory. What is less than half of it is copied, so that a window weighs little
+    /// more than the Samples that it counts, whatever a peer puts beside them.
+    fn own(self, payload: Bytes) -> Bytes {
+        if payload.len() < self.bytes / 2 { Bytes::copy_from_slice(&payload) } else { payload }
+    }
 }
 
 impl SoundCoding {

@@ -93,7 +93,8 @@ pub fn split_aggregate(aggregate: &Message) -> impl Iterator<Item = Message> + '
         if rest.len() < 11 + length {
             return None;
         }
-        let payload = rest.slice(11..11 + length);
+        // A copy: a slice would keep the whole aggregate in memory, however little of it becomes a Sample.
+        let payload = Bytes::copy_from_slice(&rest[11..11 + length]);
         // A back pointer of four bytes follows; the last may lack it.
         rest = rest.slice((11 + length + 4).min(rest.len())..);
         let since_first = timestamp.wrapping_sub(*first.get_or_insert(timestamp));

@@ -297,6 +297,20 @@ fn a_layer_that_is_not_taken_is_dropped_and_the_picture_goes_on() {
 }
 
 #[test]
+fn a_layer_described_first_takes_no_announcement_back() {
+    let mut peer = Peer::live();
+    let mut payload = Vec::new();
+    amf0::write_all(&mut payload, &[Value::text("onMetaData"), Value::object([("videocodecid", Value::Number(7.0))])]);
+    peer.message(message::DATA_AMF0, 1, 0, &payload);
+    let layer = [&b"\x96\x00avc1\x01"[..], &AVC_HEADER[5..]].concat();
+    peer.message(message::VIDEO, 1, 0, &layer);
+    peer.message(message::VIDEO, 1, 0, AVC_HEADER);
+    let announced: Vec<_> = peer.events.iter().filter_map(|e| if let Event::Announced(a) = e { Some(a) } else { None }).collect();
+    assert!(announced.iter().all(|announcement| announcement.video));
+    assert_eq!(announced.last().map(|announcement| announcement.layers.len()), Some(2));
+}
+
+#[test]
 fn lying_metadata_changes_nothing() {
     let mut peer = Peer::live();
     let mut payload = Vec::new();
