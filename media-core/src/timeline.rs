@@ -8,6 +8,7 @@
 //! It does not hold Samples, and knows nothing of playlists.
 
 mod probe;
+mod reserve;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::{sample::Sample, timestamp::Timestamp};
 
 pub use probe::{Grid, Hints, Probe};
+pub use reserve::RESERVED;
 
 /// A segment may be this much longer than TARGETDURATION: its EXTINF still rounds down to it.
 const SLACK_US: i64 = 400_000;

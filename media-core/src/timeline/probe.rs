@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::{
     codec::{FrameRate, h264, hevc},
     sample::{Parameters, Sample, TrackKind},
@@ -77,7 +79,7 @@ pub struct Hints {
 }
 
 /// What never changes in a presentation.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Grid {
     pub target_duration: u32,
     pub part_target_ms: u32,

@@ -16,7 +16,7 @@ pub struct Metrics {
     parts: [IntCounter; 2],
     segments: [IntCounter; 2],
     losses: [IntCounter; 5],
-    presentations: [IntCounter; 2],
+    presentations: [IntCounter; 3],
     requests: IntCounterVec,
 }
 
@@ -84,7 +84,7 @@ impl Metrics {
             segments: kinds(&segments),
             losses: ["undecodable", "late", "queue_full", "cut_without_keyframe", "init_unwritable"]
                 .map(|reason| losses.with_label_values(&[reason])),
-            presentations: ["started", "ended"].map(|event| presentations.with_label_values(&[event])),
+            presentations: ["started", "ended", "resumed"].map(|event| presentations.with_label_values(&[event])),
             requests,
         })
     }
@@ -103,6 +103,11 @@ impl Metrics {
 
     pub fn presentation_ended(&self) {
         self.presentations[1].inc();
+    }
+
+    /// One that began in an earlier process.
+    pub fn presentation_resumed(&self) {
+        self.presentations[2].inc();
     }
 
     pub fn count(&self, losses: Losses) {

@@ -5,10 +5,13 @@
 //!                      |  Timeline (cuts)                  Shelf -> bytes by address
 //! ```
 //!
+//! `kept` and `inbox`: what the next process goes on with.
 //! `presentation`, `sound`, `segmenter`, `playlist`, `shelf` and `multivariant` decide; `pipeline` (one
 //! task a stream) and `server` (HTTP) wait and send.
 
 mod body;
+mod inbox;
+pub mod kept;
 mod metrics;
 mod multivariant;
 mod pipeline;
@@ -20,5 +23,6 @@ mod server;
 mod shelf;
 pub mod sound;
 
+pub use inbox::{Inbox, Keep};
 pub use metrics::Metrics;
 pub use pipeline::{Config, Packager};

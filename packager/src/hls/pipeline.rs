@@ -17,10 +17,13 @@ use media_core::{
     Cursor, Item, Registry, Stream, StreamName, TrackId,
     fanout::Next,
     stream::{Demand, Made, Making},
+    timeline,
 };
 use tokio::sync::watch;
 
 use super::{
+    inbox::Inbox,
+    kept::{Keeper, Kept, Tracks},
     metrics::Metrics,
     multivariant::{Multivariant, Offer},
     playlist::Rendered,
@@ -63,6 +66,7 @@ pub(super) struct Inner {
     pub(super) metrics: Metrics,
     pub(super) streams: DashMap<StreamName, Arc<Live>>,
     memory: Mutex<HashMap<StreamName, Remembered>>,
+    inbox: Inbox,
     draining: watch::Sender<bool>,
     tasks: AtomicUsize,
     idle: tokio::sync::Notify,
@@ -79,6 +83,8 @@ struct Remembered {
 pub(super) struct Live {
     pub(super) name: StreamName,
     pub(super) front: watch::Sender<Front>,
+    /// What an earlier process has kept of it, until its publisher is back.
+    kept: Mutex<Option<Kept>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,6 +105,8 @@ pub(super) struct Front {
     /// Names the presentation: another number, another presentation.
     pub(super) presentation: u64,
     pub(super) target_duration: u32,
+    /// It began in an earlier process, which offered these: they are coming back.
+    pub(super) resumed: Option<Tracks>,
     pub(super) multivariant: Option<Arc<Multivariant>>,
     pub(super) offer: Option<Offer>,
     /// By `TrackId::index`.
@@ -119,6 +127,7 @@ impl Packager {
             metrics: Metrics::new(registry)?,
             streams: DashMap::new(),
             memory: Mutex::default(),
+            inbox: Inbox::default(),
             draining: watch::channel(false).0,
             tasks: AtomicUsize::new(0),
             idle: tokio::sync::Notify::new(),
@@ -128,22 +137,35 @@ impl Packager {
     /// Packages a stream from its first Item on, in a task of its own. `registry` is asked whether
     /// it is over when the publisher stays away.
     pub fn adopt(&self, stream: &Arc<Stream>, registry: Weak<Registry>) {
-        let front = Front {
-            state: State::Live,
-            since: SystemTime::now(),
-            presentation: 0,
-            target_duration: 2,
-            multivariant: None,
-            offer: None,
-            shown: Default::default(),
-        };
-        let live = Arc::new(Live { name: stream.name.clone(), front: watch::channel(front).0 });
-        self.0.streams.insert(stream.name.clone(), Arc::clone(&live));
+        let (live, presentation) = self.0.resume(&stream.name).unwrap_or_else(|| self.0.begin(&stream.name));
         self.0.metrics.streams.inc();
         self.0.tasks.fetch_add(1, Ordering::AcqRel);
-        let task = Task::new(Arc::clone(&self.0), live, Arc::clone(stream), registry);
+        let task = Task::new(Arc::clone(&self.0), live, presentation, Arc::clone(stream), registry);
         let cursor = stream.subscribe();
         tokio::spawn(task.run(cursor));
+    }
+
+    /// What is to be kept of the streams from now on, for the one who writes it.
+    pub fn keep(&self) -> Inbox {
+        self.0.inbox.attach();
+        self.0.inbox.clone()
+    }
+
+    /// Takes what an earlier process kept: until the resume window ends its streams are away rather than offline, and
+    /// go on when their publishers return. Answers how many those are; of the others the numbers are remembered.
+    pub fn restore(&self, kept: Vec<(StreamName, Kept)>) -> usize {
+        let wall = SystemTime::now();
+        let mut resumable = 0;
+        for (name, kept) in kept {
+            match kept.remaining(self.0.config.resume_window, wall) {
+                Some(left) => {
+                    self.0.put_away(name, kept, left);
+                    resumable += 1;
+                }
+                None => self.0.forget(&name, &kept),
+            }
+        }
+        resumable
     }
 
     /// The routes under `/live`.
@@ -154,6 +176,8 @@ impl Packager {
     /// Ends every presentation with EXT-X-ENDLIST and answers who waits. Returns when that is done.
     pub async fn drain(&self) {
         self.0.draining.send_replace(true);
+        let away: Vec<_> = self.0.streams.iter().map(|live| Arc::clone(live.value())).collect();
+        away.iter().for_each(|live| self.0.give_up(live));
         let done = async {
             loop {
                 let idle = self.0.idle.notified();
@@ -162,6 +186,8 @@ impl Packager {
                 }
                 idle.await;
             }
+            // What has ended here must not go on in the next process.
+            self.0.inbox.settled().await;
         };
         if tokio::time::timeout(DRAIN_WAIT, done).await.is_err() {
             tracing::warn!("some streams did not end in time");
@@ -169,7 +195,99 @@ impl Packager {
     }
 }
 
+impl Live {
+    fn set_state(&self, state: State) {
+        self.front.send_if_modified(|front| {
+            let changed = front.state != state;
+            if changed {
+                (front.state, front.since) = (state, SystemTime::now());
+            }
+            changed
+        });
+    }
+
+    fn take_kept(&self) -> Option<Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl Front {
+    fn new(state: State, since: SystemTime) -> Self {
+        Self {
+            state,
+            since,
+            presentation: 0,
+            target_duration: 2,
+            resumed: None,
+            multivariant: None,
+            offer: None,
+            shown: Default::default(),
+        }
+    }
+
+    /// Of an earlier process, until its publisher is back.
+    fn away(kept: &Kept) -> Self {
+        let (presentation, target_duration) = (kept.presentation, kept.state.target_duration);
+        Self { presentation, target_duration, resumed: Some(kept.tracks), ..Self::new(State::Away, kept.kept_at()) }
+    }
+
+    pub(super) fn shown(&self, id: TrackId) -> Option<&Arc<Shown>> {
+        self.shown[id.index()].as_ref()
+    }
+
+    /// The stream was cut off by the end of an earlier process, and nothing of it is here yet.
+    pub(super) fn is_coming_back(&self) -> bool {
+        self.resumed.is_some() && self.multivariant.is_none() && self.state != State::Offline
+    }
+}
+
 impl Inner {
+    /// A presentation that begins.
+    fn begin(&self, name: &StreamName) -> (Arc<Live>, Presentation) {
+        let live = self.insert(name, Front::new(State::Live, SystemTime::now()), None);
+        (live, Presentation::new(self.settings(name)))
+    }
+
+    /// One that an earlier process began, if its publisher is awaited.
+    fn resume(&self, name: &StreamName) -> Option<(Arc<Live>, Presentation)> {
+        let live = self.streams.get(name).map(|live| Arc::clone(live.value()))?;
+        let kept = live.take_kept()?;
+        let presentation = Presentation::resume(self.settings(name), &kept, now(), SystemTime::now());
+        self.metrics.presentation_resumed();
+        Some((live, presentation))
+    }
+
+    fn insert(&self, name: &StreamName, front: Front, kept: Option<Kept>) -> Arc<Live> {
+        let live = Arc::new(Live { name: name.clone(), front: watch::channel(front).0, kept: Mutex::new(kept) });
+        self.streams.insert(name.clone(), Arc::clone(&live));
+        live
+    }
+
+    /// Awaits a publisher for so long.
+    fn put_away(self: &Arc<Self>, name: StreamName, kept: Kept, left: Duration) {
+        let live = self.insert(&name, Front::away(&kept), Some(kept));
+        let inner = Arc::clone(self);
+        tokio::spawn(async move {
+            tokio::time::sleep(left).await;
+            inner.give_up(&live);
+        });
+    }
+
+    /// A publisher that is awaited since the start does not come, or may not any more.
+    fn give_up(&self, live: &Arc<Live>) {
+        let Some(kept) = live.take_kept() else { return };
+        live.set_state(State::Offline);
+        self.streams.remove_if(&live.name, |_, known| Arc::ptr_eq(known, live));
+        self.forget(&live.name, &kept);
+        tracing::info!(stream = %live.name, "presentation of an earlier run ended: the publisher did not come back");
+    }
+
+    /// Of a presentation that is over only its numbers count.
+    fn forget(&self, name: &StreamName, kept: &Kept) {
+        self.remember(name, &kept.state);
+        self.inbox.put(name, None);
+    }
+
     fn settings(&self, name: &StreamName) -> Settings {
         let memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
         let known = memory.get(name);
@@ -181,8 +299,7 @@ impl Inner {
         }
     }
 
-    fn remember(&self, name: &StreamName, presentation: &Presentation) {
-        let Some(state) = presentation.timeline() else { return };
+    fn remember(&self, name: &StreamName, state: &timeline::State) {
         let mut memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
         if memory.len() >= MEMORY_MAX && !memory.contains_key(name) {
             // Any will do: a forgotten name starts at the wall clock, which is beyond its numbers.
@@ -207,6 +324,7 @@ struct Task {
     stream: Arc<Stream>,
     registry: Weak<Registry>,
     presentation: Presentation,
+    keeper: Keeper,
     sound: Sound,
     /// AAC in the place of the publisher's Opus, from its first packet on while the stream lives.
     made: Option<(Demand, Cursor<Item>)>,
@@ -217,10 +335,25 @@ struct Task {
 }
 
 impl Task {
-    fn new(inner: Arc<Inner>, live: Arc<Live>, stream: Arc<Stream>, registry: Weak<Registry>) -> Self {
-        let presentation = Presentation::new(inner.settings(&live.name));
-        let sound = Sound::default();
-        Self { inner, live, stream, registry, presentation, sound, made: None, away_until: None, segments: [0; TrackId::COUNT] }
+    fn new(
+        inner: Arc<Inner>,
+        live: Arc<Live>,
+        presentation: Presentation,
+        stream: Arc<Stream>,
+        registry: Weak<Registry>,
+    ) -> Self {
+        Self {
+            inner,
+            live,
+            stream,
+            registry,
+            presentation,
+            keeper: Keeper::default(),
+            sound: Sound::default(),
+            made: None,
+            away_until: None,
+            segments: [0; TrackId::COUNT],
+        }
     }
 
     async fn run(mut self, mut cursor: Cursor<Item>) {
@@ -331,7 +464,7 @@ impl Task {
             }
             if matches!(item, Item::Leave) {
                 self.show();
-                self.set_state(State::Away);
+                self.live.set_state(State::Away);
             }
         }
     }
@@ -342,17 +475,7 @@ impl Task {
             self.live.front.send_modify(|front| front.presentation = epoch);
             self.inner.metrics.presentation_started();
         }
-        self.set_state(State::Live);
-    }
-
-    fn set_state(&self, state: State) {
-        self.live.front.send_if_modified(|front| {
-            let changed = front.state != state;
-            if changed {
-                (front.state, front.since) = (state, SystemTime::now());
-            }
-            changed
-        });
+        self.live.set_state(State::Live);
     }
 
     /// The publisher came back without the track that led: what follows is another presentation.
@@ -361,13 +484,14 @@ impl Task {
         let epoch = self.presentation.epoch();
         self.presentation.end();
         self.show();
-        self.inner.remember(&self.live.name, &self.presentation);
+        self.remember();
+        self.inner.inbox.put(&self.live.name, None);
         self.inner.metrics.presentation_ended();
         self.inner.metrics.presentation_started();
         self.presentation = Presentation::new(self.inner.settings(&self.live.name));
         self.segments = [0; TrackId::COUNT];
         self.live.front.send_modify(|front| {
-            front.presentation = epoch;
+            (front.presentation, front.resumed) = (epoch, None);
             (front.multivariant, front.offer, front.shown) = (None, None, Default::default());
         });
         self.presentation.handle(&Item::Join { epoch, received: now() }, wall);
@@ -390,8 +514,9 @@ impl Task {
     fn end(&mut self, reason: &str) {
         self.presentation.end();
         self.show();
-        self.set_state(State::Offline);
-        self.inner.remember(&self.live.name, &self.presentation);
+        self.live.set_state(State::Offline);
+        self.remember();
+        self.inner.inbox.put(&self.live.name, None);
         self.inner.metrics.presentation_ended();
         self.inner.metrics.streams.dec();
         tracing::info!(stream = %self.live.name, reason, "presentation ended");
@@ -429,6 +554,22 @@ impl Task {
             *segments = rendition.segments();
         }
         self.show_offer();
+        self.keep();
+    }
+
+    /// Lets be kept what the next process would go on with.
+    fn keep(&mut self) {
+        let presentation = self.live.front.borrow().presentation;
+        let Some(progress) = self.presentation.progress() else { return };
+        if let Some(kept) = self.keeper.poll(presentation, &progress, SystemTime::now()) {
+            self.inner.inbox.put(&self.live.name, Some(kept));
+        }
+    }
+
+    fn remember(&self) {
+        if let Some(state) = self.presentation.timeline() {
+            self.inner.remember(&self.live.name, state);
+        }
     }
 
     fn show_offer(&self) {
@@ -436,7 +577,7 @@ impl Task {
         if let (Some(_), Some(grid), None) = (multivariant, self.presentation.grid(), &self.live.front.borrow().multivariant) {
             tracing::info!(
                 stream = %self.live.name, target_duration_s = grid.target_duration, part_target_ms = grid.part_target_ms,
-                irregular = grid.irregular, "presentation started"
+                irregular = grid.irregular, resumed = self.live.front.borrow().resumed.is_some(), "presentation started"
             );
         }
         let target_duration = self.presentation.timeline().map_or(2, |state| state.target_duration);
@@ -453,12 +594,6 @@ impl Task {
             }
             !same
         });
-    }
-}
-
-impl Front {
-    pub(super) fn shown(&self, id: TrackId) -> Option<&Arc<Shown>> {
-        self.shown[id.index()].as_ref()
     }
 }
 

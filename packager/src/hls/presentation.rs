@@ -9,6 +9,7 @@
 //! rendition beyond the newest lead Sample.
 
 mod follower;
+mod resume;
 mod running;
 
 use std::{
@@ -23,6 +24,7 @@ use media_core::{
 };
 
 use super::{
+    kept::Tracks,
     multivariant::{Bandwidth, Multivariant, Offer, Shown},
     playlist::{Constants, Report},
     rendition::{ClosedSegment, Rendition, playlist_uri},
@@ -45,6 +47,8 @@ const QUEUE_BYTES_MAX: usize = 16 << 20;
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 
 const _: () = assert!(PAUSE_MAX.as_secs() < follower::CUTS_MAX as u64);
+
+pub use resume::Progress;
 
 /// What is known before the first Sample.
 #[derive(Clone, Debug, Default)]
@@ -99,6 +103,8 @@ pub struct Presentation {
     losses: Losses,
     live: bool,
     ended: bool,
+    /// It began in another process, which offered these.
+    resumed: Option<Tracks>,
     offer: Option<Offer>,
     multivariant: Option<Arc<Multivariant>>,
 }
@@ -147,6 +153,7 @@ impl Presentation {
             losses: Losses::default(),
             live: false,
             ended: false,
+            resumed: None,
             offer: None,
             multivariant: None,
         }

@@ -120,7 +120,10 @@ fn describe(name: &StreamName, front: &Front) -> serde_json::Value {
     let since: DateTime<Utc> = front.since.into();
     let offer = front.offer.as_ref();
     let video = offer.and_then(|offer| offer.videos.first());
-    let (has_video, has_audio) = (video.is_some(), offer.is_some_and(|offer| offer.audio.is_some()));
+    // Those of before a restart of the server, until they are back: for a player nothing has changed.
+    let before = front.resumed.filter(|_| offer.is_none()).unwrap_or_default();
+    let has_video = before.video || video.is_some();
+    let has_audio = before.audio || offer.is_some_and(|offer| offer.audio.is_some());
     json!({
         "stream": name.as_str(),
         "state": state,
@@ -158,10 +161,10 @@ async fn multivariant(inner: &Inner, live: &Live, headers: &HeaderMap) -> Respon
     let _held = Held::new(&inner.metrics.held_requests);
     let ready = timeout_at(
         Instant::now() + START_WAIT,
-        front.wait_for(|front| front.multivariant.is_some() || front.state != LiveState::Live),
+        front.wait_for(|front| front.multivariant.is_some() || (front.state != LiveState::Live && !front.is_coming_back())),
     );
     let found = ready.await.ok().and_then(Result::ok).and_then(|front| front.multivariant.clone());
-    let Some(multivariant) = found else { return not_live() };
+    let Some(multivariant) = found else { return not_playable(live) };
     let gzip = accepts_gzip(headers);
     let body = if gzip { multivariant.gzip() } else { multivariant.plain() };
     text(body, gzip, REVALIDATE, None, headers)
@@ -198,14 +201,11 @@ async fn media_playlist(inner: &Inner, live: &Live, id: TrackId, query: Option<&
         Ok(directives) => directives,
         Err(detail) => return problem(StatusCode::BAD_REQUEST, detail),
     };
-    let (shown, target_duration) = {
-        let front = live.front.borrow();
-        (front.shown(id).cloned(), front.target_duration)
-    };
-    let Some(shown) = shown else { return not_live() };
+    let until = Instant::now() + hold_max(live.front.borrow().target_duration);
+    let Some(shown) = await_shown(inner, live, id, until).await else { return not_playable(live) };
     let (rendered, awaited) = match directives.position {
         None => (shown.rendered.borrow().clone(), false),
-        Some(position) => match hold(inner, &shown, position, target_duration).await {
+        Some(position) => match hold(inner, &shown, position, until).await {
             Some(found) => found,
             None => return problem(StatusCode::BAD_REQUEST, "that part is too far in the future to wait for"),
         },
@@ -221,9 +221,17 @@ async fn media_playlist(inner: &Inner, live: &Live, id: TrackId, query: Option<&
     text(body, gzip, if awaited { AWAITED } else { REVALIDATE }, etag, headers)
 }
 
+/// What comes back after a restart of the server is waited for, as a silent publisher is, until it can be played.
+async fn await_shown(inner: &Inner, live: &Live, id: TrackId, until: Instant) -> Option<Arc<Shown>> {
+    let mut front = live.front.subscribe();
+    let _held = Held::new(&inner.metrics.held_requests);
+    let ready = timeout_at(until, front.wait_for(|front| !front.is_coming_back()));
+    ready.await.ok()?.ok()?.shown(id).cloned()
+}
+
 /// Waits until the playlist holds `position`, but not for a silent publisher. `None`: too far
 /// ahead. The flag tells whether the answer holds what was asked for.
-async fn hold(inner: &Inner, shown: &Shown, position: Position, target_duration: u32) -> Option<(Arc<Rendered>, bool)> {
+async fn hold(inner: &Inner, shown: &Shown, position: Position, until: Instant) -> Option<(Arc<Rendered>, bool)> {
     let mut rendered = shown.rendered.subscribe();
     let now = rendered.borrow_and_update().clone();
     match now.edge.lookup(position) {
@@ -232,7 +240,6 @@ async fn hold(inner: &Inner, shown: &Shown, position: Position, target_duration:
         Lookup::Pending => {}
     }
     let _held = Held::new(&inner.metrics.held_requests);
-    let until = Instant::now() + hold_max(target_duration);
     let ready = timeout_at(until, rendered.wait_for(|r| r.edge.lookup(position) == Lookup::Ready)).await;
     match ready {
         Ok(Ok(found)) => Some((Arc::clone(&found), true)),
@@ -424,6 +431,17 @@ fn bad_name() -> Response<Body> {
 fn not_live() -> Response<Body> {
     let mut response = problem(StatusCode::NOT_FOUND, "there is no live stream of this name");
     response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("2"));
+    response
+}
+
+/// Not at all, or not yet again: players try again after a 503, and give up after a 404.
+fn not_playable(live: &Live) -> Response<Body> {
+    if !live.front.borrow().is_coming_back() {
+        return not_live();
+    }
+    let detail = "the server has restarted, and the publisher of this stream is not back yet";
+    let mut response = problem(StatusCode::SERVICE_UNAVAILABLE, detail);
+    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
     response
 }
 

@@ -25,7 +25,7 @@ use crate::{
 
 /// A packager, the registry that feeds it, and when the test began.
 pub struct Site {
-    packager: Packager,
+    pub packager: Packager,
     pub registry: Arc<Registry>,
     pub start: Instant,
     router: Router,
@@ -36,7 +36,7 @@ pub struct Answer {
     headers: HeaderMap,
     pub body: Bytes,
     /// Since the test began.
-    at: Duration,
+    pub at: Duration,
 }
 
 impl Answer {
@@ -53,12 +53,12 @@ impl Answer {
         Media::read(self.text())
     }
 
-    fn json(&self) -> serde_json::Value {
+    pub fn json(&self) -> serde_json::Value {
         serde_json::from_slice(&self.body).unwrap()
     }
 
     /// RFC 9457, and in no cache.
-    fn is_problem(&self, status: u16) -> bool {
+    pub fn is_problem(&self, status: u16) -> bool {
         self.status == status
             && self.header("content-type") == "application/problem+json"
             && self.header("cache-control") == "no-store"
@@ -92,7 +92,7 @@ impl Site {
     }
 
     /// Sends, at the publisher's pace, what the script says up to `until_ms` of its life.
-    async fn play(&self, publication: &Publication, publisher: &Publisher, until_ms: i64) {
+    pub async fn play(&self, publication: &Publication, publisher: &Publisher, until_ms: i64) {
         let announcement =
             Announcement { video: publisher.video.is_some(), audio: publisher.audio.is_some(), ..Announcement::default() };
         publication.announce(announcement).unwrap();
@@ -128,7 +128,7 @@ impl Site {
         })
     }
 
-    fn holding(&self, path: &str) -> JoinHandle<Answer> {
+    pub fn holding(&self, path: &str) -> JoinHandle<Answer> {
         self.asking(Method::GET, path, &[])
     }
 }
@@ -140,7 +140,7 @@ pub async fn settle() {
     }
 }
 
-fn both() -> Publisher {
+pub fn both() -> Publisher {
     Publisher { video: Some(Video::new(30, 1, Keys::Every(60))), audio: Some(Audio::new(48_000, 2)), clock_us: 0 }
 }
 

@@ -7,6 +7,7 @@ mod http;
 mod playlist;
 mod presentation;
 mod reader;
+mod resume;
 mod script;
 mod segmenter;
 mod sound;

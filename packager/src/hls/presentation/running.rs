@@ -238,6 +238,10 @@ impl Running {
         if self.rendition(sample.track.id).is_some() {
             return;
         }
+        if self.renditions.is_empty() {
+            // One that goes on from another process waits for its tracks from here on.
+            self.started = self.started.max(sample.received);
+        }
         let state = self.timeline.state();
         let constants = Constants { target_duration: state.target_duration, part_target_ms: state.part_target_ms };
         self.renditions.push(Rendition::new(&sample.track, constants, cut.msn, state.discontinuities, epoch));
