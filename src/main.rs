@@ -10,6 +10,7 @@ mod config;
 mod doctor;
 mod greeting;
 mod http;
+mod kept;
 mod keys;
 mod log;
 mod metrics;

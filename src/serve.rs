@@ -35,6 +35,7 @@ use crate::{
     doctor,
     greeting::{self, Facts},
     http::{self, Health, Phase, pages},
+    kept,
     keys::{self, DataDir},
     log, metrics,
     system::{self, StopSignals},
@@ -65,7 +66,8 @@ async fn serve(args: &Serve, config: Config) -> anyhow::Result<()> {
     let credentials = if generated { vec![data.first_credential()?] } else { config.credentials.clone() };
     let deadline = config.shutdown.deadline;
     let tls = tls(&config.tls, &data)?;
-    let mut running = Running::start(&config, tls, &credentials).await?;
+    let kept = kept::Folder::open(data.path())?;
+    let mut running = Running::start(&config, tls, &credentials, kept).await?;
     let first = credentials.first().context("there is always a first stream")?;
     announce(args, &running, &Announced { first, generated, streams: credentials.len(), data_dir: data.path() })?;
     let signal = tokio::select! {
@@ -113,7 +115,7 @@ struct Part {
 
 impl Running {
     /// Binds everything before anything is served.
-    async fn start(config: &Config, tls: Option<Tls>, credentials: &[Credential]) -> anyhow::Result<Self> {
+    async fn start(config: &Config, tls: Option<Tls>, credentials: &[Credential], kept: kept::Folder) -> anyhow::Result<Self> {
         let metrics = metrics::registry()?;
         let address = config.http.address;
         let connections = metrics::Http::new(&metrics)?;
@@ -126,9 +128,10 @@ impl Running {
             http = secure.map_err(|e| cannot_listen("HTTPS", "tls.https_address", address, &e))?;
         }
         let packager = Packager::new(packaging(&config.hls), &metrics)?;
+        let after = restore(&packager, kept, credentials, &metrics)?;
         let transcoder = Transcoder::new(transcoding(&config.transcode), &metrics)?;
         let had_streams = Arc::new(AtomicBool::new(false));
-        let registry = registry(config.limits.streams_max, packager.clone(), transcoder.clone(), Arc::clone(&had_streams));
+        let registry = registry(after, config.limits.streams_max, packager.clone(), transcoder.clone(), Arc::clone(&had_streams));
         let engine =
             Engine::start(connecting(&config.webrtc), &metrics).await.context("see webrtc.address and webrtc.advertise")?;
         let webrtc = engine.address();
@@ -200,6 +203,27 @@ impl Running {
     }
 }
 
+/// Streams that were cut off by the end of an earlier process are away, and go on when their publishers return. Answers
+/// when the last of their epochs began: those of this process come later, whatever its clock says.
+fn restore(
+    packager: &Packager,
+    folder: kept::Folder,
+    credentials: &[Credential],
+    metrics: &prometheus::Registry,
+) -> anyhow::Result<SystemTime> {
+    let inbox = packager.keep();
+    let mut found = folder.read();
+    // A stream that nobody may publish any more does not come back.
+    found.retain(|(stream, _)| credentials.iter().any(|credential| credential.stream == *stream));
+    let epoch = found.iter().map(|(_, kept)| kept.state.epoch).max().unwrap_or(0);
+    let resumable = packager.restore(found);
+    if resumable > 0 {
+        info!(streams = resumable, "an earlier run was cut off: its streams go on when their publishers return");
+    }
+    kept::write(folder, inbox, metrics)?;
+    Ok(SystemTime::UNIX_EPOCH + Duration::from_millis(epoch))
+}
+
 /// The self-test: whether what peers are told reaches this server.
 async fn test_addresses(engine: Engine) {
     for candidate in engine.candidates().iter().filter(|candidate| candidate.protocol == Protocol::Udp) {
@@ -213,10 +237,16 @@ async fn test_addresses(engine: Engine) {
 }
 
 /// Every stream that comes to life is packaged, and transcoded when somebody needs it.
-fn registry(streams_max: usize, packager: Packager, transcoder: Transcoder, had_streams: Arc<AtomicBool>) -> Arc<Registry> {
+fn registry(
+    after: SystemTime,
+    streams_max: usize,
+    packager: Packager,
+    transcoder: Transcoder,
+    had_streams: Arc<AtomicBool>,
+) -> Arc<Registry> {
     Arc::new_cyclic(|registry: &Weak<Registry>| {
         let registry = registry.clone();
-        Registry::new(SystemTime::now(), streams_max, move |stream| {
+        Registry::new(after.max(SystemTime::now()), streams_max, move |stream| {
             had_streams.store(true, Ordering::Relaxed);
             packager.adopt(&stream, registry.clone());
             transcoder.adopt(stream);
