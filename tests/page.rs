@@ -1,4 +1,4 @@
-//! The watch page in Chromium, in words and in frames: offline, live, away, back, and a second tab.
+//! The watch page in Chromium, in words and in frames: offline, live, away, back, a second tab, and a server that crashed.
 
 mod common;
 
@@ -11,7 +11,7 @@ use std::{
 };
 
 use common::{
-    Server,
+    Folder, Launch, Server, kill_hard,
     real::{Clips, away, publish, seconds, tool},
 };
 use serde_json::Value;
@@ -131,4 +131,41 @@ fn a_viewer_is_told_and_carried_through_everything() {
     page.open_tab();
     let second = page.wait(1, "the second tab plays", |told| told["mode"] == "segments" && told["frames"].as_u64() > Some(10));
     says(&second, "tab");
+}
+
+#[test]
+fn a_viewer_is_carried_over_a_crash_of_the_server() {
+    let (clips, folder) = (Clips::new(), Folder::new());
+    let clip = clips.encode(
+        "clip",
+        8,
+        "-f lavfi -i testsrc2=s=320x180:r=30 -f lavfi -i sine=r=48000 -c:v libx264 -preset ultrafast -tune zerolatency \
+         -pix_fmt yuv420p -g 60 -b:v 300k -c:a aac",
+    );
+    let data = folder.join("data");
+    let mut server = Launch::new("").data_dir(&data).start();
+    let mut publisher = publish(&clip, &server.rtmp_with_key());
+    let page = Page::open(&format!("{}/watch/{}?transport=hls", server.http_url, server.stream));
+    let mut seen = page.wait_frames(&Value::Null, 60);
+    // Its publisher returns at once, or keeps the viewer waiting.
+    for wait_s in [0, 6] {
+        kill_hard(server.pid());
+        server.wait();
+        publisher.kill();
+        page.wait(0, "the picture stands", |told| told["state"] != "live");
+        let rtmp = server.rtmp.trim_start_matches("rtmp://").trim_end_matches("/live").to_owned();
+        server = Launch::new("").data_dir(&data).arg("--http").arg(&server.http.to_string()).arg("--rtmp").arg(&rtmp).start();
+        if wait_s > 0 {
+            says(&page.wait_state("away"), "away for a moment");
+            away(Duration::from_secs(wait_s));
+        }
+        publisher = publish(&clip, &server.rtmp_with_key());
+        let back = page.wait(0, "it plays again", |told| {
+            let same = told["players"] == seen["players"];
+            let before = if same { seen["frames"].as_u64().unwrap_or(0) } else { 0 };
+            told["state"] == "live" && told["frames"].as_u64().unwrap_or(0) >= before + 60
+        });
+        assert_eq!(back["loaded"], seen["loaded"], "the page was not loaded anew");
+        seen = back;
+    }
 }

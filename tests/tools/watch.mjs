@@ -16,7 +16,7 @@ const told = [];
 
 /** What the page says of itself and shows; null while it is loading. */
 const look = (page) => page.evaluate(() => window.codecast && ({
-  state: codecast.state, mode: codecast.mode, players: codecast.players, errors: codecast.hlsErrors,
+  state: codecast.state, mode: codecast.mode, players: codecast.players, errors: codecast.hlsErrors, loaded: performance.timeOrigin,
   frames: document.querySelector('video')?.getVideoPlaybackQuality().totalVideoFrames ?? 0, text: document.body.innerText,
 })).catch(() => null);
 
