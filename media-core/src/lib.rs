@@ -5,6 +5,7 @@
 //! Pure: bytes, `Instant`s and ids come in, verdicts go out. No runtime, no socket, no HTTP, and
 //! nothing here reads a clock.
 
+pub mod advice;
 pub mod codec;
 pub mod container;
 pub mod fanout;

@@ -225,6 +225,16 @@ impl Publication {
         self.push(Item::Sample(Arc::new(sample)), Some(now))
     }
 
+    /// How many timestamps of this publisher were repaired so far: it is advised of it.
+    pub fn tell_repairs(&self, repairs: u64) -> Result<(), Superseded> {
+        let shared = self.shared.upgrade().ok_or(Superseded)?;
+        let guard = lock(&shared);
+        let holder = guard.streams.get(&self.stream.name).and_then(|entry| entry.holder.as_ref());
+        holder.filter(|holder| holder.epoch == self.epoch).ok_or(Superseded)?;
+        self.stream.set_repairs(repairs);
+        Ok(())
+    }
+
     /// Waits until viewers need a keyframe; the bits are numbered by `TrackId::index`. One waiter.
     pub fn poll_keyframe_request(&self, cx: &mut Context<'_>) -> Poll<u16> {
         self.stream.poll_keyframe_request(cx)

@@ -39,6 +39,8 @@ pub struct Present {
     pub tracks: [Option<Arc<Track>>; TrackId::COUNT],
     /// Of the picture (its largest layer).
     pub order: Order,
+    /// Timestamps of this publisher that the ingest had to repair.
+    pub repairs: u64,
 }
 
 /// What the transcoder makes of a source for viewers who cannot take it as it is.
@@ -181,6 +183,11 @@ impl Stream {
         lock(&self.present).observe(&item);
         let bytes = item.bytes();
         self.window.push(item, bytes);
+    }
+
+    /// For the registry, under its lock.
+    pub(crate) fn set_repairs(&self, repairs: u64) {
+        lock(&self.present).repairs = repairs;
     }
 
     pub(crate) fn close(&self) {
