@@ -104,6 +104,11 @@ impl Repairs {
         self.0.iter().sum()
     }
 
+    /// Of what a publisher did wrong: a clock that wraps is none of it.
+    pub fn faults(&self) -> u64 {
+        self.total() - self.of(Repair::Wrap)
+    }
+
     /// The kinds that were made at all.
     pub fn iter(&self) -> impl Iterator<Item = (Repair, u64)> + '_ {
         Repair::ALL.into_iter().map(|repair| (repair, self.of(repair))).filter(|(_, count)| *count > 0)

@@ -282,6 +282,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
         if first(Dropped::ExtraTrack) {
             info!("the publisher sends a track that is left out: a stream has one sound, and layers of its picture's codec");
         }
+        if let Some(publisher) = self.publisher.as_ref().filter(|_| repairs != self.totals.repairs) {
+            // One that was superseded learns of it at its next Sample.
+            let _ = publisher.publication.tell_repairs(repairs.faults());
+        }
         (self.totals.repairs, self.totals.drops) = (repairs, drops);
     }
 }

@@ -174,6 +174,10 @@ impl Conn {
         let (repairs, drops) = (self.publisher.repairs(), self.publisher.drops());
         self.publishing.repaired(self.totals.repairs, repairs);
         self.publishing.dropped(self.totals.drops, drops);
+        if repairs != self.totals.repairs {
+            // One that was superseded learns of it at its next Sample.
+            let _ = self.publication.tell_repairs(repairs.faults());
+        }
         (self.totals.repairs, self.totals.drops) = (repairs, drops);
     }
 }

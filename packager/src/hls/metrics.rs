@@ -1,6 +1,6 @@
 //! What the packager counts. Labels are bounded: kinds and classes, never a stream or a viewer.
 
-use media_core::TrackKind;
+use media_core::{TrackKind, advice::Code};
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
 use super::presentation::Losses;
@@ -18,6 +18,7 @@ pub struct Metrics {
     losses: [IntCounter; 5],
     presentations: [IntCounter; 3],
     requests: IntCounterVec,
+    advice: IntCounterVec,
 }
 
 /// What a request asked for.
@@ -29,6 +30,7 @@ pub enum Asked {
     Segment,
     Init,
     Status,
+    Advice,
 }
 
 impl Asked {
@@ -40,6 +42,7 @@ impl Asked {
             Self::Segment => "segment",
             Self::Init => "init",
             Self::Status => "status",
+            Self::Advice => "advice",
         }
     }
 }
@@ -63,6 +66,11 @@ impl Metrics {
         let segments = counters("codecast_hls_segments_total", "Segments closed, by kind of track.", "kind")?;
         let losses = counters("codecast_hls_losses_total", "What could not be packaged as it came, by reason.", "reason")?;
         let presentations = counters("codecast_hls_presentations_total", "Presentations, by event.", "event")?;
+        let advice =
+            counters("codecast_advice_total", "Advice that streams' publishers were given for the first time, by code.", "code")?;
+        for code in Code::ALL {
+            advice.with_label_values(&[code.as_str()]);
+        }
         let requests = IntCounterVec::new(
             Opts::new("codecast_hls_requests_total", "Requests answered, by what was asked for and status class."),
             &["asked", "status"],
@@ -86,6 +94,7 @@ impl Metrics {
                 .map(|reason| losses.with_label_values(&[reason])),
             presentations: ["started", "ended", "resumed"].map(|event| presentations.with_label_values(&[event])),
             requests,
+            advice,
         })
     }
 
@@ -117,6 +126,10 @@ impl Metrics {
                 counter.inc_by(count);
             }
         }
+    }
+
+    pub fn advised(&self, code: Code) {
+        self.advice.with_label_values(&[code.as_str()]).inc();
     }
 
     pub fn answered(&self, asked: Asked, status: u16) {

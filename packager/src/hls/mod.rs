@@ -5,10 +5,11 @@
 //!                      |  Timeline (cuts)                  Shelf -> bytes by address
 //! ```
 //!
-//! `kept` and `inbox`: what the next process goes on with.
+//! `kept` and `inbox`: what the next process goes on with. `advisor`: what the streamer could set better.
 //! `presentation`, `sound`, `segmenter`, `playlist`, `shelf` and `multivariant` decide; `pipeline` (one
 //! task a stream) and `server` (HTTP) wait and send.
 
+mod advisor;
 mod body;
 mod inbox;
 pub mod kept;

@@ -15,6 +15,7 @@ use std::{
 use dashmap::DashMap;
 use media_core::{
     Cursor, Item, Registry, Stream, StreamName, TrackId,
+    advice::Advice,
     fanout::Next,
     stream::{Demand, Made, Making},
     timeline,
@@ -22,6 +23,7 @@ use media_core::{
 use tokio::sync::watch;
 
 use super::{
+    advisor::Advisor,
     inbox::Inbox,
     kept::{Keeper, Kept, Tracks},
     metrics::Metrics,
@@ -83,6 +85,8 @@ struct Remembered {
 pub(super) struct Live {
     pub(super) name: StreamName,
     pub(super) front: watch::Sender<Front>,
+    /// What its streamer could set better.
+    pub(super) advice: watch::Sender<Arc<[Advice]>>,
     /// What an earlier process has kept of it, until its publisher is back.
     kept: Mutex<Option<Kept>>,
 }
@@ -258,7 +262,12 @@ impl Inner {
     }
 
     fn insert(&self, name: &StreamName, front: Front, kept: Option<Kept>) -> Arc<Live> {
-        let live = Arc::new(Live { name: name.clone(), front: watch::channel(front).0, kept: Mutex::new(kept) });
+        let live = Arc::new(Live {
+            name: name.clone(),
+            front: watch::channel(front).0,
+            advice: watch::channel(Arc::default()).0,
+            kept: Mutex::new(kept),
+        });
         self.streams.insert(name.clone(), Arc::clone(&live));
         live
     }
@@ -325,6 +334,7 @@ struct Task {
     registry: Weak<Registry>,
     presentation: Presentation,
     keeper: Keeper,
+    advisor: Advisor,
     sound: Sound,
     /// AAC in the place of the publisher's Opus, from its first packet on while the stream lives.
     made: Option<(Demand, Cursor<Item>)>,
@@ -349,6 +359,7 @@ impl Task {
             registry,
             presentation,
             keeper: Keeper::default(),
+            advisor: Advisor::default(),
             sound: Sound::default(),
             made: None,
             away_until: None,
@@ -367,7 +378,10 @@ impl Task {
                 _ = draining.wait_for(|draining| *draining) => break "the server is shutting down",
                 next = poll_fn(|cx| cursor.poll_next(cx, &mut batch, BATCH)) => match next {
                     Next::Items => self.handle(&mut batch),
-                    Next::Lagged(items) => tracing::warn!(stream = %self.live.name, items, "the packager fell behind and lost input"),
+                    Next::Lagged(items) => {
+                        self.advisor.missed(items);
+                        tracing::warn!(stream = %self.live.name, items, "the packager fell behind and lost input");
+                    }
                     Next::Closed => break "the publisher did not come back",
                 },
                 next = poll_fn(|cx| match &mut self.made {
@@ -400,11 +414,32 @@ impl Task {
     fn handle(&mut self, batch: &mut Vec<Item>) {
         let mut taken = Vec::with_capacity(batch.len());
         for item in batch.drain(..) {
+            self.advisor.push(&item);
             self.hear(item, &mut taken);
         }
         self.package(taken);
         self.decide_sound();
         self.show();
+        self.advise();
+    }
+
+    /// Tells the streamer what could be set better; the log learns of each advice once.
+    fn advise(&mut self) {
+        if !self.advisor.is_due(now()) {
+            return;
+        }
+        let advised = self.advisor.look(&self.stream.present(), self.presentation.grid().copied(), now());
+        for Advice { code, text, change, .. } in &advised.fresh {
+            self.inner.metrics.advised(*code);
+            tracing::info!(stream = %self.live.name, code = code.as_str(), change, "advice to the streamer: {text}");
+        }
+        self.live.advice.send_if_modified(|known| {
+            let changed = **known != *advised.all;
+            if changed {
+                *known = advised.all.into();
+            }
+            changed
+        });
     }
 
     /// Lets the sound be chosen: the AAC is asked for when the first Opus comes.
@@ -525,7 +560,9 @@ impl Task {
     /// Shows what is new.
     fn show(&mut self) {
         let metrics = &self.inner.metrics;
-        metrics.count(self.presentation.losses());
+        let losses = self.presentation.losses();
+        metrics.count(losses);
+        self.advisor.count(losses, now());
         for rendition in self.presentation.renditions() {
             let (published, dirty) = rendition.take_news();
             if !dirty {

@@ -5,6 +5,7 @@
 //! /live.json                                   what is live
 //! /live/<stream>/index.m3u8                    multivariant playlist
 //! /live/<stream>/status.json                   live, away or offline
+//! /live/<stream>/advice.json                   what its streamer could set better
 //! /live/<stream>/<rendition>.m3u8              media playlist (_HLS_msn, _HLS_part, _HLS_skip)
 //! /live/<stream>/<rendition>/<epoch>/<file>    part-N.m4s, segment-N.m4s, init-N.mp4
 //! ```
@@ -60,6 +61,7 @@ pub fn router(inner: Arc<Inner>) -> Router {
     Router::new()
         .route("/live.json", get(list))
         .route("/live/{stream}/status.json", get(status))
+        .route("/live/{stream}/advice.json", get(advice))
         .route("/live/{stream}/{playlist}", get(playlist))
         .route("/live/{stream}/{rendition}/{epoch}/{file}", get(media))
         .layer(middleware::from_fn(cross_origin))
@@ -109,6 +111,18 @@ async fn status(State(inner): Shared, Path(stream): Path<String>) -> Response<Bo
     };
     body["now"] = millis(SystemTime::now()).into();
     finish(&inner, Asked::Status, document(body))
+}
+
+/// For the streamer. It tells of the encoder, and of no person or key.
+async fn advice(State(inner): Shared, Path(stream): Path<String>) -> Response<Body> {
+    let response = match live(&inner, &stream) {
+        Err(problem) => *problem,
+        Ok(live) => {
+            let advice = Arc::clone(&live.advice.borrow());
+            document(json!({ "stream": live.name.as_str(), "advice": &*advice, "now": millis(SystemTime::now()) }))
+        }
+    };
+    finish(&inner, Asked::Advice, response)
 }
 
 fn describe(name: &StreamName, front: &Front) -> serde_json::Value {

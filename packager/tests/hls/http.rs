@@ -480,3 +480,25 @@ async fn a_drain_ends_every_presentation_and_lets_nobody_wait() {
     assert_eq!(site.get("/live/demo/status.json").await.json()["state"], "offline");
     drop(publication);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_streamer_is_advised() {
+    let site = Site::new();
+    assert!(site.get("/live/demo/advice.json").await.is_problem(404));
+    let publication = site.publish("demo");
+    let sparse = Publisher { video: Some(Video::new(30, 1, Keys::Every(150))), audio: Some(Audio::new(44_100, 1)), clock_us: 0 };
+    site.play(&publication, &sparse, 30_000).await;
+    publication.tell_repairs(4).unwrap();
+    site.play(&publication, &Publisher { clock_us: 30_000_000, ..sparse }, 3_000).await;
+    let answer = site.get("/live/demo/advice.json").await;
+    assert_eq!((answer.status.as_u16(), answer.header("cache-control")), (200, "no-store"));
+    let body = answer.json();
+    let advice = body["advice"].as_array().unwrap();
+    let find = |code: &str| advice.iter().find(|one| one["code"] == code).unwrap_or_else(|| panic!("no {code}: {body}"));
+    assert_eq!(find("keyframe_interval")["severity"], "warning");
+    assert!(find("keyframe_interval")["text"].as_str().unwrap().contains("5.0 s apart"), "{body}");
+    assert!(find("keyframe_interval")["change"].as_str().unwrap().contains("Keyframe Interval 2 s"));
+    assert!(find("sample_rate")["text"].as_str().unwrap().contains("44.1 kHz"));
+    assert!(find("timestamps_repaired")["text"].as_str().unwrap().contains("4 timestamps"));
+    find("channels_mono");
+}
