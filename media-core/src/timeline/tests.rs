@@ -324,3 +324,36 @@ fn program_date_time_follows_a_drifting_publisher() {
         }
     }
 }
+
+#[test]
+fn another_process_goes_on_beyond_what_was_reserved() {
+    let track = video_track();
+    let (grid, _) = probe(&track, Hints::default(), 30.0, &[0, 60, 120], b"");
+    let mut timeline = Timeline::new(State::new(&grid, wall(0), None));
+    assert_eq!(timeline.state().reserve(), None, "nothing was published");
+    timeline.join(1);
+    let cut = |timeline: &mut Timeline, n: u32, from_us: i64| {
+        let us = frame_us(n, 30.0);
+        let Place::Open(cut) = timeline.push(&sample(&track, us, true, b""), true, wall(from_us + us)) else {
+            panic!("a keyframe after 2 s opens a segment")
+        };
+        cut
+    };
+    cut(&mut timeline, 0, 0);
+    let kept = timeline.state().reserve().unwrap();
+    let mut last = None;
+    for n in 1..8 {
+        assert_eq!(timeline.state().outgrows(&kept), n > 4, "after {n} cuts");
+        last = Some(cut(&mut timeline, n * 60, 0));
+    }
+    // Killed before it was kept again; started 3 s later.
+    let mut next = Timeline::new(kept.resume(wall(0), wall(17_000_000)));
+    next.join(2);
+    let (last, first) = (last.unwrap(), cut(&mut next, 0, 20_000_000));
+    assert!(first.msn > last.msn && first.at > last.at + Timestamp::from_micros(2_400_000), "{first:?}");
+    assert!(first.discontinuity && first.independent);
+    assert_eq!(first.wall_us, micros(wall(20_000_000)), "the time of day is true");
+    let (before, after) = (timeline.state(), next.state());
+    assert_eq!((after.target_duration, after.part_target_ms), (before.target_duration, before.part_target_ms));
+    assert_eq!(after.discontinuities, before.discontinuities + 1);
+}

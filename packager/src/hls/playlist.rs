@@ -145,7 +145,8 @@ pub struct Closed {
 }
 
 impl Playlist {
-    /// `discontinuities` of the presentation up to its first segment, with that one's own.
+    /// `discontinuities` of the presentation up to its first segment, which shows none itself: hls.js 1.7.4 stands still
+    /// for seconds where it starts on a gap that a discontinuity follows.
     pub fn new(folder: &'static str, constants: Constants, next_msn: u64, discontinuities: u64, epoch: u64) -> Self {
         Self {
             folder,
@@ -166,13 +167,11 @@ impl Playlist {
         debug_assert!(self.open.is_none());
         if self.segments.is_empty() {
             self.lead_in(cut, &map);
-            // It is shown behind the gap, so it is not one that has left.
-            self.departed_discontinuities = self.departed_discontinuities.saturating_sub(cut.discontinuity.into());
         }
         self.next_msn = cut.msn;
         self.open = Some(Listed {
             msn: cut.msn,
-            discontinuity: cut.discontinuity,
+            discontinuity: cut.discontinuity && self.segments.len() > 1,
             map,
             duration_us: 0,
             parts: 0,
