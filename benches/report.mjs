@@ -81,24 +81,24 @@ function verdict(value, target, runs = []) {
   if (runs.some((one) => fps(one) < FPS_MIN)) return `not judged: fewer than ${FPS_MIN} pictures a second, the machine was busy`;
   return value <= target ? 'met' : 'missed';
 }
-const rounds = (server) => [1, 2, 3].map((n) => read(`whip-${server}-${n}`)).filter((one) => one?.latencyMs);
+const rounds = (kind, server) => [1, 2, 3].map((n) => read(`${kind}-${server}-${n}`)).filter((one) => one?.latencyMs);
 
 /** Of several rounds, the median of each figure. */
-function glass(server) {
-  const all = rounds(server);
+function glass(kind, server) {
+  const all = rounds(kind, server);
   if (!all.length) return null;
   const of_ = (figure) => median(all.map((one) => one.latencyMs[figure]));
   return { rounds: all.length, p50: of_('p50'), p95: of_('p95'), p99: of_('p99'), max: of_('max'), fps: all.map(fps).join(', ') };
 }
 
-function byWhip() {
-  const [ours, floor] = [glass('codecast'), glass('forwarder')];
-  console.log('\n## WHIP to WHEP, Chromium to Chromium, 720p30: glass to glass, ms\n\nThe median of the rounds.');
+function byWhip(kind, what) {
+  const [ours, floor] = [glass(kind, 'codecast'), glass(kind, 'forwarder')];
+  console.log(`\n## WHIP to WHEP, Chromium to Chromium, 720p30, ${what}: glass to glass, ms\n\nThe median of the rounds.`);
   table('server', 'rounds', 'p50 / p95 / p99 / max', 'pictures a second', 'p50: codecast / this', 'p95: codecast / this');
   for (const [name, one] of [['codecast', ours], ['forwarder on libdatachannel', floor]]) {
     row(name, one?.rounds ?? 0, one ? `${one.p50} / ${one.p95} / ${one.p99} / ${one.max}` : 'none', one?.fps ?? '-', ratio(ours?.p50, one?.p50), ratio(ours?.p95, one?.p95));
   }
-  console.log(`\nTarget: p50 at most 1.3 times the forwarder's: ${verdict(ours?.p50 / floor?.p50, 1.3, [...rounds('codecast'), ...rounds('forwarder')])}.`);
+  console.log(`\nTarget: p50 at most 1.3 times the forwarder's: ${verdict(ours?.p50 / floor?.p50, 1.3, [...rounds(kind, 'codecast'), ...rounds(kind, 'forwarder')])}.`);
 }
 
 function byRtmp() {
@@ -124,7 +124,8 @@ function joins() {
 }
 
 if (readdirSync(folder).some((f) => /^(whip|rtmp|joins)-/.test(f))) {
-  byWhip();
+  byWhip('whip', 'pictures alone');
+  byWhip('whip-sound', 'with sound, which the forwarder lets no picture wait for');
   byRtmp();
   joins();
 }

@@ -30,11 +30,13 @@ watch() {
     sed -i -E "s#http://[^/]+#http://127.0.0.1:PORT#; s#^#WARMUP_S=$warmup #" "$results/$name.command"
 }
 
-# A browser publishes 720p30 by WHIP to the server at BASE, and another one watches.
+# A browser publishes 720p30 by WHIP to the server at BASE, and another one watches. Pictures alone, or with sound: where
+# the server tells how the two belong together, a browser lets pictures wait for their sound.
 browser_to_browser() {
     local name=$1 base=$2 stream=$3 key=$4 log=$work/publisher.log
     local settings=("$((watched + 60))" --source time --size 1280x720 --bitrate 2500 --no-delete)
-    echo "node tests/tools/webrtc-publish.mjs http://127.0.0.1:PORT $stream KEY ${settings[*]}" >"$results/whip-source.command"
+    [[ $name = whip-sound-* ]] || settings+=(--no-audio)
+    echo "node tests/tools/webrtc-publish.mjs http://127.0.0.1:PORT $stream KEY ${settings[*]}" >"$results/${name%-*}-source.command"
     node tests/tools/webrtc-publish.mjs "$base" "$stream" "$key" "${settings[@]}" >"$log" 2>&1 &
     publisher=$!
     started+=("$publisher")
@@ -54,7 +56,7 @@ read_frames() { node -e 'process.exit(JSON.parse(require("fs").readFileSync(proc
 
 round_of_codecast() {
     start_codecast
-    browser_to_browser "whip-codecast-$1" "$(ready http)" "$(ready stream)" "$(ready stream_key)" || true
+    browser_to_browser "$1" "$(ready http)" "$(ready stream)" "$(ready stream_key)" || true
     end "$server"
 }
 
@@ -66,7 +68,7 @@ round_of_the_forwarder() {
         started+=("$server")
         wait_for "$log" '"http"' "$server" || continue
         base=$(node -p "JSON.parse(require('fs').readFileSync('$log', 'utf8').split('\n')[0]).http")
-        if browser_to_browser "whip-forwarder-$1" "$base" bench none; then
+        if browser_to_browser "$1" "$base" bench none; then
             end "$server"
             return
         fi
@@ -116,11 +118,13 @@ join_often() {
 }
 
 webrtc_part() {
-    local round
+    local round kind
     for round in $(seq "$rounds"); do
-        stage "WHIP to WHEP in Chromium, 720p30, $watched s: round $round of $rounds, codecast, then the forwarder"
-        round_of_codecast "$round"
-        round_of_the_forwarder "$round"
+        for kind in whip whip-sound; do
+            stage "WHIP to WHEP in Chromium, 720p30, $watched s ($kind): round $round of $rounds, codecast, then the forwarder"
+            round_of_codecast "$kind-codecast-$round"
+            round_of_the_forwarder "$kind-forwarder-$round"
+        done
     done
     stage "RTMP to WHEP, 720p30, $watched s: without B-frames, then with them"
     rtmp_to_whep rtmp

@@ -11,6 +11,7 @@
 
 mod advisor;
 mod body;
+mod front;
 mod inbox;
 pub mod kept;
 mod metrics;

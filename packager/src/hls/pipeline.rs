@@ -24,13 +24,11 @@ use tokio::sync::watch;
 
 use super::{
     advisor::Advisor,
+    front::{Front, Live, Shown, State},
     inbox::Inbox,
-    kept::{Keeper, Kept, Tracks},
+    kept::{Keeper, Kept},
     metrics::Metrics,
-    multivariant::{Multivariant, Offer},
-    playlist::Rendered,
     presentation::{Presentation, Settings, Verdict},
-    rendition::SharedShelf,
     sound::{Decided, Sound},
 };
 
@@ -79,48 +77,6 @@ pub(super) struct Inner {
 struct Remembered {
     last_msn: u64,
     keyframe_interval: Option<Duration>,
-}
-
-/// What a stream shows to viewers.
-pub(super) struct Live {
-    pub(super) name: StreamName,
-    pub(super) front: watch::Sender<Front>,
-    /// What its streamer could set better.
-    pub(super) advice: watch::Sender<Arc<[Advice]>>,
-    /// What an earlier process has kept of it, until its publisher is back.
-    kept: Mutex<Option<Kept>>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum State {
-    /// A publisher sends.
-    Live,
-    /// It is gone, and may come back to the same presentation.
-    Away,
-    /// The presentation is over.
-    Offline,
-}
-
-#[derive(Clone)]
-pub(super) struct Front {
-    pub(super) state: State,
-    /// When the state began.
-    pub(super) since: SystemTime,
-    /// Names the presentation: another number, another presentation.
-    pub(super) presentation: u64,
-    pub(super) target_duration: u32,
-    /// It began in an earlier process, which offered these: they are coming back.
-    pub(super) resumed: Option<Tracks>,
-    pub(super) multivariant: Option<Arc<Multivariant>>,
-    pub(super) offer: Option<Offer>,
-    /// By `TrackId::index`.
-    pub(super) shown: [Option<Arc<Shown>>; TrackId::COUNT],
-}
-
-/// A rendition as it is served.
-pub(super) struct Shown {
-    pub(super) rendered: watch::Sender<Arc<Rendered>>,
-    pub(super) shelf: SharedShelf,
 }
 
 impl Packager {
@@ -199,52 +155,6 @@ impl Packager {
     }
 }
 
-impl Live {
-    fn set_state(&self, state: State) {
-        self.front.send_if_modified(|front| {
-            let changed = front.state != state;
-            if changed {
-                (front.state, front.since) = (state, SystemTime::now());
-            }
-            changed
-        });
-    }
-
-    fn take_kept(&self) -> Option<Kept> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
-}
-
-impl Front {
-    fn new(state: State, since: SystemTime) -> Self {
-        Self {
-            state,
-            since,
-            presentation: 0,
-            target_duration: 2,
-            resumed: None,
-            multivariant: None,
-            offer: None,
-            shown: Default::default(),
-        }
-    }
-
-    /// Of an earlier process, until its publisher is back.
-    fn away(kept: &Kept) -> Self {
-        let (presentation, target_duration) = (kept.presentation, kept.state.target_duration);
-        Self { presentation, target_duration, resumed: Some(kept.tracks), ..Self::new(State::Away, kept.kept_at()) }
-    }
-
-    pub(super) fn shown(&self, id: TrackId) -> Option<&Arc<Shown>> {
-        self.shown[id.index()].as_ref()
-    }
-
-    /// The stream was cut off by the end of an earlier process, and nothing of it is here yet.
-    pub(super) fn is_coming_back(&self) -> bool {
-        self.resumed.is_some() && self.multivariant.is_none() && self.state != State::Offline
-    }
-}
-
 impl Inner {
     /// A presentation that begins.
     fn begin(&self, name: &StreamName) -> (Arc<Live>, Presentation) {
@@ -262,12 +172,7 @@ impl Inner {
     }
 
     fn insert(&self, name: &StreamName, front: Front, kept: Option<Kept>) -> Arc<Live> {
-        let live = Arc::new(Live {
-            name: name.clone(),
-            front: watch::channel(front).0,
-            advice: watch::channel(Arc::default()).0,
-            kept: Mutex::new(kept),
-        });
+        let live = Arc::new(Live::new(name.clone(), front, kept));
         self.streams.insert(name.clone(), Arc::clone(&live));
         live
     }

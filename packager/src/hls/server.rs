@@ -33,8 +33,9 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{
     body::Buffers,
+    front::{Front, Live, Shown, State as LiveState},
     metrics::Asked,
-    pipeline::{Front, Inner, Live, Shown, State as LiveState},
+    pipeline::Inner,
     playlist::{Lookup, Position, Rendered},
     rendition,
 };

@@ -1,0 +1,109 @@
+//! What a stream shows to those who serve it: whether it is live, what it offers, and its renditions.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::SystemTime,
+};
+
+use media_core::{StreamName, TrackId, advice::Advice};
+use tokio::sync::watch;
+
+use super::{
+    kept::{Kept, Tracks},
+    multivariant::{Multivariant, Offer},
+    playlist::Rendered,
+    rendition::SharedShelf,
+};
+
+/// What a stream shows to viewers.
+pub(super) struct Live {
+    pub(super) name: StreamName,
+    pub(super) front: watch::Sender<Front>,
+    /// What its streamer could set better.
+    pub(super) advice: watch::Sender<Arc<[Advice]>>,
+    /// What an earlier process has kept of it, until its publisher is back.
+    kept: Mutex<Option<Kept>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// A publisher sends.
+    Live,
+    /// It is gone, and may come back to the same presentation.
+    Away,
+    /// The presentation is over.
+    Offline,
+}
+
+#[derive(Clone)]
+pub(super) struct Front {
+    pub(super) state: State,
+    /// When the state began.
+    pub(super) since: SystemTime,
+    /// Names the presentation: another number, another presentation.
+    pub(super) presentation: u64,
+    pub(super) target_duration: u32,
+    /// It began in an earlier process, which offered these: they are coming back.
+    pub(super) resumed: Option<Tracks>,
+    pub(super) multivariant: Option<Arc<Multivariant>>,
+    pub(super) offer: Option<Offer>,
+    /// By `TrackId::index`.
+    pub(super) shown: [Option<Arc<Shown>>; TrackId::COUNT],
+}
+
+/// A rendition as it is served.
+pub(super) struct Shown {
+    pub(super) rendered: watch::Sender<Arc<Rendered>>,
+    pub(super) shelf: SharedShelf,
+}
+
+impl Live {
+    pub(super) fn new(name: StreamName, front: Front, kept: Option<Kept>) -> Self {
+        let (front, advice) = (watch::channel(front).0, watch::channel(Arc::default()).0);
+        Self { name, front, advice, kept: Mutex::new(kept) }
+    }
+
+    pub(super) fn set_state(&self, state: State) {
+        self.front.send_if_modified(|front| {
+            let changed = front.state != state;
+            if changed {
+                (front.state, front.since) = (state, SystemTime::now());
+            }
+            changed
+        });
+    }
+
+    pub(super) fn take_kept(&self) -> Option<Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl Front {
+    pub(super) fn new(state: State, since: SystemTime) -> Self {
+        Self {
+            state,
+            since,
+            presentation: 0,
+            target_duration: 2,
+            resumed: None,
+            multivariant: None,
+            offer: None,
+            shown: Default::default(),
+        }
+    }
+
+    /// Of an earlier process, until its publisher is back.
+    pub(super) fn away(kept: &Kept) -> Self {
+        let (presentation, target_duration) = (kept.presentation, kept.state.target_duration);
+        Self { presentation, target_duration, resumed: Some(kept.tracks), ..Self::new(State::Away, kept.kept_at()) }
+    }
+
+    pub(super) fn shown(&self, id: TrackId) -> Option<&Arc<Shown>> {
+        self.shown[id.index()].as_ref()
+    }
+
+    /// The stream was cut off by the end of an earlier process, and nothing of it is here yet.
+    pub(super) fn is_coming_back(&self) -> bool {
+        self.resumed.is_some() && self.multivariant.is_none() && self.state != State::Offline
+    }
+}
