@@ -39,7 +39,8 @@ const PAGES = {
   // Counted from the request: candidates are there by then.
   '/whep.html': bare('', `
     const pc = new RTCPeerConnection({ bundlePolicy: 'max-bundle' });
-    for (const kind of ['video', 'audio']) pc.addTransceiver(kind, { direction: 'recvonly' });
+    // As players do that are meant to be prompt: sound is buffered no longer than the network asks for, and pictures wait for it.
+    for (const kind of ['video', 'audio']) pc.addTransceiver(kind, { direction: 'recvonly' }).receiver.jitterBufferTarget = 0;
     video.srcObject = new MediaStream(pc.getReceivers().map(({ track }) => track));
     const gathered = new Promise((resolve) => { pc.onicecandidate = ({ candidate }) => { if (!candidate) resolve(); }; });
     await pc.setLocalDescription();
