@@ -156,7 +156,7 @@ impl Running {
             rtmp = secure.map_err(|e| cannot_listen("RTMPS", "tls.rtmps_address", address, &e))?;
         }
         if let Some(tls) = tls {
-            tokio::spawn(tls.watch());
+            tls.watch().context("cannot watch the files of the TLS certificate")?;
         }
         let (https, rtmps) = (http.secure_addr(), rtmp.secure_addr());
         let health = Health::default();

@@ -19,7 +19,7 @@ use axum::{
     extract::ConnectInfo,
 };
 use hyper::{
-    Request,
+    Method, Request,
     body::{Body as HttpBody, Frame, Incoming, SizeHint},
     header::{HOST, HeaderValue},
     server::conn::{http1, http2},
@@ -157,10 +157,12 @@ async fn answer(
     request: Request<Incoming>,
 ) -> Result<hyper::Response<Answering>, std::convert::Infallible> {
     let mut serving = Serving::new(patience);
+    // Nobody takes the body of an answer to HEAD.
+    let bare = request.method() == Method::HEAD;
     let response = router.call(request.map(Body::new)).await?;
-    serving.made();
     Ok(response.map(|body| {
-        serving.whole = body.is_end_stream();
+        serving.whole = bare || body.is_end_stream();
+        serving.has_bytes(!serving.whole);
         Answering { body, serving }
     }))
 }
@@ -176,7 +178,8 @@ fn outcome(ended: hyper::Result<()>) -> &'static str {
 /// While it lives, a response is being made or sent.
 struct Serving {
     patience: Arc<Patience>,
-    made: bool,
+    /// It has bytes for the peer.
+    ready: bool,
     /// Its last byte was taken.
     whole: bool,
 }
@@ -184,18 +187,23 @@ struct Serving {
 impl Serving {
     fn new(patience: Arc<Patience>) -> Self {
         patience.handle_request();
-        Self { patience, made: false, whole: false }
+        Self { patience, ready: false, whole: false }
     }
 
-    fn made(&mut self) {
-        self.made = true;
-        self.patience.handle_response(Instant::now());
+    fn has_bytes(&mut self, ready: bool) {
+        match (std::mem::replace(&mut self.ready, ready), ready) {
+            (false, true) => self.patience.handle_ready(Instant::now()),
+            (true, true) => self.patience.handle_taken(Instant::now()),
+            (true, false) => self.patience.handle_lull(),
+            (false, false) => {}
+        }
     }
 }
 
 impl Drop for Serving {
     fn drop(&mut self) {
-        self.patience.handle_response_end(self.made, self.whole, Instant::now());
+        self.has_bytes(false);
+        self.patience.handle_response_end(self.whole, Instant::now());
     }
 }
 
@@ -211,10 +219,8 @@ impl HttpBody for Answering {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let frame = Pin::new(&mut self.body).poll_frame(cx);
-        if frame.is_ready() {
-            self.serving.patience.handle_taken(Instant::now());
-            self.serving.whole = matches!(frame, Poll::Ready(None)) || self.body.is_end_stream();
-        }
+        self.serving.has_bytes(frame.is_ready());
+        self.serving.whole = matches!(frame, Poll::Ready(None)) || self.body.is_end_stream();
         frame
     }
 

@@ -160,9 +160,7 @@ impl Listener {
             Full::Address => "refused_address",
         };
         self.metrics.ended.with_label_values(&[outcome]).inc();
-        if let Ok(permit) = Arc::clone(refusals).try_acquire_owned()
-            && plain
-        {
+        if plain && let Ok(permit) = Arc::clone(refusals).try_acquire_owned() {
             tokio::spawn(async move {
                 // Whether it was read is the peer's affair.
                 let _ = tokio::time::timeout(REFUSAL_TIME, say(stream, REFUSAL)).await;

@@ -5,7 +5,7 @@
 //! no such wait: while a response is being made or sent, only untaken bytes count.
 //!
 //! Over HTTP/2 responses are many at once, and bytes tell nothing of heads: the rest begins when the last response has
-//! ended, and a response of which nothing can be sent for long counts as untaken bytes do.
+//! ended, and a response that has something of which nothing can be sent for long counts as untaken bytes do.
 //!
 //! ```text
 //!             first byte            head complete            response ended
@@ -42,7 +42,7 @@ struct State {
     phase: Phase,
     /// Responses that are being made or sent.
     serving: usize,
-    /// Of those, the ones whose body is being sent, and when any of it was last taken.
+    /// Of those, the ones that have bytes for the peer, and when any of those were last taken.
     sending: usize,
     taken: Instant,
     /// Requests given up since a while ago.
@@ -126,23 +126,29 @@ impl Patience {
         state.phase = Phase::Serving;
     }
 
-    /// A response is made: its body is to be sent.
-    pub fn handle_response(&self, now: Instant) {
+    /// A response has bytes for the peer.
+    pub fn handle_ready(&self, now: Instant) {
         let mut state = self.lock();
         state.sending += 1;
         state.taken = now;
     }
 
-    /// Some of a body was taken.
+    /// Some of them were taken.
     pub fn handle_taken(&self, now: Instant) {
         self.lock().taken = now;
     }
 
-    /// The last byte of a response is buffered, or the response was given up: `whole` tells. `made`: there was one.
-    pub fn handle_response_end(&self, made: bool, whole: bool, now: Instant) {
+    /// It has none for now: what follows is our own wait.
+    pub fn handle_lull(&self) {
+        let mut state = self.lock();
+        state.sending = state.sending.saturating_sub(1);
+    }
+
+    /// The last byte of a response is buffered, or the response was given up: `whole` tells. Call `handle_lull` before,
+    /// where it had bytes left.
+    pub fn handle_response_end(&self, whole: bool, now: Instant) {
         let mut state = self.lock();
         state.serving = state.serving.saturating_sub(1);
-        state.sending -= usize::from(made && state.sending > 0);
         if state.serving == 0 {
             state.phase = Phase::Resting { since: now };
         }
@@ -232,7 +238,7 @@ mod tests {
         patience.handle_request();
         assert!(patience.is_serving());
         assert_eq!(end(&patience, t, t), None, "a held request is our own wait");
-        patience.handle_response_end(true, true, t + 20 * S);
+        patience.handle_response_end(true, t + 20 * S);
         assert_eq!(end(&patience, t, t + 20 * S), Some((80, Reason::Idle)));
         patience.handle_bytes(t + 70 * S);
         assert_eq!(end(&patience, t, t + 70 * S), Some((80, Reason::SlowHead)));
@@ -247,14 +253,16 @@ mod tests {
             patience.handle_request();
         }
         assert_eq!(end(&patience, t, t), None, "held requests are our own wait");
-        patience.handle_response(t + S);
+        patience.handle_ready(t + S);
         assert_eq!(end(&patience, t, t), Some((31, Reason::SlowReader)), "a window that stays shut");
         patience.handle_taken(t + 20 * S);
         assert_eq!(end(&patience, t, t + 20 * S), Some((50, Reason::SlowReader)));
-        patience.handle_response_end(true, true, t + 21 * S);
+        patience.handle_lull();
+        assert_eq!(end(&patience, t, t + 20 * S), None, "events that do not happen are our own wait, too");
+        patience.handle_response_end(true, t + 21 * S);
         assert_eq!(end(&patience, t, t + 21 * S), None);
-        patience.handle_response_end(false, false, t + 22 * S);
-        patience.handle_response_end(false, false, t + 22 * S);
+        patience.handle_response_end(false, t + 22 * S);
+        patience.handle_response_end(false, t + 22 * S);
         patience.handle_bytes(t + 23 * S);
         assert_eq!(end(&patience, t, t + 23 * S), Some((82, Reason::Idle)), "what its frames say is no head");
     }
@@ -264,7 +272,7 @@ mod tests {
         let t = Instant::now();
         let give_up = |patience: &Patience, at: Instant| {
             patience.handle_request();
-            patience.handle_response_end(false, false, at);
+            patience.handle_response_end(false, at);
         };
         let patience = Patience::new(LIMITS, true, t);
         (0..GIVEN_UP_MAX + 1).for_each(|_| give_up(&patience, t + S));
@@ -285,7 +293,7 @@ mod tests {
         patience.handle_write(true, t + 25 * S);
         assert_eq!(end(&patience, t, t + 25 * S), None, "a slow reader that reads is served");
         patience.handle_write(false, t + 26 * S);
-        patience.handle_response_end(true, true, t + 26 * S);
+        patience.handle_response_end(true, t + 26 * S);
         assert_eq!(end(&patience, t, t + 26 * S), Some((56, Reason::SlowReader)), "the last bytes count too");
         assert!(patience.is_serving());
         patience.handle_write(true, t + 50 * S);

@@ -7,7 +7,9 @@ mod development;
 mod pair;
 
 use std::{
+    io,
     sync::{Arc, PoisonError, RwLock},
+    thread,
     time::Duration,
 };
 
@@ -76,23 +78,31 @@ impl Tls {
         Ok(Arc::new(config))
     }
 
-    /// Looks at the files until the process ends. What cannot be used is told once, and the one in force stays.
-    pub async fn watch(mut self) {
-        let mut ticks = tokio::time::interval(LOOK);
-        loop {
-            ticks.tick().await;
-            let stamp = self.pair.stamp();
-            if stamp == self.stamp {
-                continue;
-            }
-            self.stamp = stamp;
-            match self.pair.load(&self.provider) {
-                Ok(key) => {
-                    *self.current.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(key);
-                    info!(certificate = %self.pair.certificate.display(), "TLS goes on with the new certificate");
+    /// Looks at the files until the process ends, in a thread of its own: a network's file system may take its time.
+    pub fn watch(mut self) -> io::Result<()> {
+        let watch = move || {
+            let mut seen = self.stamp;
+            loop {
+                thread::sleep(LOOK);
+                let stamp = self.pair.stamp();
+                // Both files are rewritten one after the other: what changes still is looked at again.
+                if stamp == std::mem::replace(&mut seen, stamp) && stamp != self.stamp {
+                    self.stamp = stamp;
+                    self.renew();
                 }
-                Err(e) => error!("the new certificate for TLS cannot be used, and the one before stays: {e:#}"),
             }
+        };
+        thread::Builder::new().name("tls-files".into()).spawn(watch).map(drop)
+    }
+
+    /// What cannot be used is told once, and the one in force stays.
+    fn renew(&self) {
+        match self.pair.load(&self.provider) {
+            Ok(key) => {
+                *self.current.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(key);
+                info!(certificate = %self.pair.certificate.display(), "TLS goes on with the new certificate");
+            }
+            Err(e) => error!("the new certificate for TLS cannot be used, and the one before stays: {e:#}"),
         }
     }
 }
