@@ -128,11 +128,6 @@ impl Rendition {
         self.open.is_some()
     }
 
-    /// The cut of the segment that is open.
-    pub fn opened(&self) -> Option<Cut> {
-        self.open
-    }
-
     pub fn is_playable(&self) -> bool {
         self.playlist.is_playable()
     }
