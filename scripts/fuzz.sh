@@ -9,7 +9,8 @@ here=$(cd "$(dirname "$0")" && pwd)
 . "$here/stage.sh"
 cd "$here/.."
 
-all=(stun sdp rtcp depacketize depacketize_hevc depacketize_av1 receiver session wire flv_tag rtmp_session)
+all=(stun sdp rtcp depacketize depacketize_hevc depacketize_av1 receiver session wire flv_tag rtmp_session
+    chunk amf0 codec_headers directives)
 seconds=60
 targets=()
 for word in "$@"; do

@@ -32,3 +32,13 @@ fn flv_tag_holds() {
 fn rtmp_session_holds() {
     replay("rtmp_session", fuzz::rtmp_session);
 }
+
+#[test]
+fn chunk_holds() {
+    replay("chunk", fuzz::chunk);
+}
+
+#[test]
+fn amf0_holds() {
+    replay("amf0", fuzz::amf0);
+}

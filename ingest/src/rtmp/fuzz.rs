@@ -9,6 +9,7 @@ use media_core::{
 };
 
 use super::{
+    amf0, chunk,
     feed::{Fed, Feed},
     message::{AUDIO, DATA_AMF0, Message, VIDEO},
     session::{Deadlines, Event, Output, Session},
@@ -20,6 +21,46 @@ const SCRIPT_HEAD: usize = 4;
 const PARTIAL_BYTES_MAX: usize = 2 << 20;
 /// For a byte of input: a short command may be answered by an object of some hundred bytes.
 const ANSWER_FACTOR: usize = 64;
+
+/// Chunks, without a session: a message is the same however the bytes are cut, and few bytes hold little memory. The first byte
+/// says how they are cut.
+pub fn chunk(_now: Instant, data: &[u8]) {
+    let Some((&cut, data)) = data.split_first() else { return };
+    let whole = chunk::read_all(data);
+    let (mut reader, mut messages, mut violation, mut left) = (chunk::Reader::default(), Vec::new(), None, Vec::new());
+    reader.open_media();
+    'pieces: for piece in data.chunks(usize::from(cut).max(1)) {
+        left.extend_from_slice(piece);
+        let mut input = &left[..];
+        loop {
+            match reader.read(&mut input) {
+                Ok(Some(message)) => messages.push(message),
+                Ok(None) => break,
+                Err(found) => {
+                    violation = Some(found);
+                    break 'pieces;
+                }
+            }
+        }
+        left = input.to_vec();
+        assert!(reader.partial_capacity() <= PARTIAL_BYTES_MAX, "{} bytes are held", reader.partial_capacity());
+    }
+    assert_eq!((messages, violation), whole, "cut every {cut} bytes");
+}
+
+/// One AMF0 message: read in whole, and what was read is bounded.
+pub fn amf0(_now: Instant, data: &[u8]) {
+    let Ok(values) = amf0::read_all(data) else { return };
+    assert!(values.iter().map(count).sum::<usize>() <= amf0::PROPERTIES_MAX, "all values of a message count");
+}
+
+fn count(value: &amf0::Value<'_>) -> usize {
+    1 + match value {
+        amf0::Value::Object(properties) => properties.iter().map(|(_, value)| count(value)).sum(),
+        amf0::Value::Array(values) => values.iter().map(count).sum::<usize>(),
+        _ => 0,
+    }
+}
 
 /// Messages as the bytes cut them.
 pub fn flv_tag(now: Instant, mut data: &[u8]) {

@@ -11,7 +11,7 @@ use scuffle_av1::{
     seq::{ColorConfig, OperatingPoint, SequenceHeaderObu, TimingInfo},
 };
 
-use super::FrameRate;
+use super::{FrameRate, PICTURE_SIDE_MAX, is_picture_size};
 
 /// Longest AV1CodecConfigurationRecord taken: a sequence header has some 20 bytes, metadata about light some more.
 const RECORD_BYTES_MAX: usize = 16 << 10;
@@ -39,6 +39,10 @@ mod kind {
     pub const FRAME: u8 = 6;
 }
 
+/// Whole bytes of zeros in a run of 255 bits; a uvlc() has at most 32 (4.10.3), and between two fields that are never zero
+/// no encoder writes so many.
+const ZEROS_MAX: usize = 31;
+
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum Error {
     #[error("AV1: the codec configuration is {0} bytes long, at most {RECORD_BYTES_MAX} are taken")]
@@ -47,6 +51,8 @@ pub enum Error {
     Record,
     #[error("AV1: the codec configuration holds no sequence header")]
     NoSequenceHeader,
+    #[error("AV1: pictures of {0}x{1}: 1 to {PICTURE_SIDE_MAX} each way are taken")]
+    Size(u32, u32),
     #[error("AV1: the sequence header cannot be read: {0}")]
     SequenceHeader(String),
 }
@@ -83,10 +89,14 @@ impl Parameters {
             return Err(Error::Record);
         }
         let (header, first) = read(sequence_header(&record[RECORD_HEAD..]).ok_or(Error::NoSequenceHeader)?)?;
+        // At most 16 bits each (5.5.1).
+        let (width, height) = (header.max_frame_width as u32, header.max_frame_height as u32);
+        if !is_picture_size(width, height) {
+            return Err(Error::Size(width, height));
+        }
         Ok(Self {
-            // At most 16 bits each (5.5.1).
-            width: header.max_frame_width as u32,
-            height: header.max_frame_height as u32,
+            width,
+            height,
             frame_rate: header.timing_info.as_ref().and_then(frame_rate),
             profile: header.seq_profile,
             level: first.seq_level_idx,
@@ -132,6 +142,10 @@ fn usual(code: u8) -> u8 {
 fn read(obu: Obu) -> Result<(SequenceHeaderObu, OperatingPoint), Error> {
     let header = ObuHeader { obu_type: ObuType::SequenceHeader, size: None, extension_header: None };
     let failed = |error: std::io::Error| Error::SequenceHeader(error.to_string());
+    // scuffle-av1 counts the zeros before a uvlc() in a byte, and panics on overflow where that is checked.
+    if obu.body.windows(ZEROS_MAX).any(|run| run.iter().all(|&byte| byte == 0)) {
+        return Err(Error::SequenceHeader("a run of zeros that no field has".into()));
+    }
     let header = SequenceHeaderObu::parse(header, &mut Cursor::new(obu.body)).map_err(failed)?;
     let first = *header.operating_points.first().ok_or_else(|| Error::SequenceHeader("no operating point".into()))?;
     Ok((header, first))

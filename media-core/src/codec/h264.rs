@@ -14,7 +14,7 @@ use h264_reader::{
     nal::{Nal, RefNal, sps::SeqParameterSet},
 };
 
-use super::written_keyframe_interval;
+use super::{PICTURE_SIDE_MAX, is_picture_size, written_keyframe_interval};
 
 pub use super::FrameRate;
 pub use order::Order;
@@ -50,6 +50,8 @@ pub enum Error {
     NoSps,
     #[error("H.264: the sequence parameter set cannot be read: {0}")]
     Sps(String),
+    #[error("H.264: pictures of {0}x{1}: 1 to {PICTURE_SIDE_MAX} each way are taken")]
+    Size(u32, u32),
     #[error("H.264: {0} sequence and {1} picture parameter sets: one to {SPS_MAX} and one to {PPS_MAX} are needed")]
     Sets(usize, usize),
 }
@@ -88,6 +90,9 @@ impl Parameters {
         let (sps, _) = parameter_sets(&record);
         let sps = read_sps(sps.first().ok_or(Error::NoSps)?)?;
         let (width, height) = sps.pixel_dimensions().map_err(|e| Error::Sps(format!("{e:?}")))?;
+        if !is_picture_size(width, height) {
+            return Err(Error::Size(width, height));
+        }
         Ok(Self {
             width,
             height,

@@ -10,7 +10,7 @@ use std::{fmt, ops::RangeInclusive};
 use bytes::{Buf, Bytes};
 
 pub use super::h264::{is_well_formed, nal_units};
-use super::{FrameRate, written_keyframe_interval};
+use super::{FrameRate, PICTURE_SIDE_MAX, is_picture_size, written_keyframe_interval};
 use sps::{GENERAL_BYTES, Sps};
 
 /// Longest HEVCDecoderConfigurationRecord taken: some parameter sets, of hundreds of bytes each, and the encoder's settings.
@@ -48,6 +48,8 @@ pub enum Error {
     NoSps,
     #[error("HEVC: the sequence parameter set cannot be read: {0}")]
     Sps(String),
+    #[error("HEVC: pictures of {0}x{1}: 1 to {PICTURE_SIDE_MAX} each way are taken")]
+    Size(u32, u32),
     #[error("HEVC: {0} video, {1} sequence and {2} picture parameter sets: one to {SETS_MAX} of each are needed")]
     Sets(usize, usize, usize),
 }
@@ -89,6 +91,9 @@ impl Parameters {
             return Err(Error::LengthSize(length_size));
         }
         let sps = Sps::parse(sets(&record, NAL_SPS).first().ok_or(Error::NoSps)?)?;
+        if !is_picture_size(sps.width, sps.height) {
+            return Err(Error::Size(sps.width, sps.height));
+        }
         Ok(Self {
             width: sps.width,
             height: sps.height,

@@ -2,9 +2,19 @@
 
 pub mod aac;
 pub mod av1;
+pub mod fuzz;
 pub mod h264;
 pub mod hevc;
 pub mod opus;
+
+/// Widest and highest picture taken: 8K is 7680 wide, and what is larger would make decoders look for gigabytes.
+pub const PICTURE_SIDE_MAX: u32 = 8192;
+
+/// A size that a picture may have.
+pub(crate) fn is_picture_size(width: u32, height: u32) -> bool {
+    let sides = 1..=PICTURE_SIDE_MAX;
+    sides.contains(&width) && sides.contains(&height)
+}
 
 /// Frames a second, as a fraction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

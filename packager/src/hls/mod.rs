@@ -6,11 +6,12 @@
 //! ```
 //!
 //! `kept` and `inbox`: what the next process goes on with. `advisor`: what the streamer could set better.
-//! `presentation`, `sound`, `segmenter`, `playlist`, `shelf` and `multivariant` decide; `pipeline` (one
+//! `presentation`, `sound`, `segmenter`, `playlist`, `directives`, `shelf` and `multivariant` decide; `pipeline` (one
 //! task a stream) and `server` (HTTP) wait and send.
 
 mod advisor;
 mod body;
+pub mod directives;
 mod front;
 mod inbox;
 pub mod kept;

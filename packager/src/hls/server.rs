@@ -33,6 +33,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{
     body::Buffers,
+    directives::{Directives, parse_file},
     front::{Front, Live, Shown, State as LiveState},
     metrics::Asked,
     pipeline::Inner,
@@ -185,32 +186,6 @@ async fn multivariant(inner: &Inner, live: &Live, headers: &HeaderMap) -> Respon
     text(body, gzip, REVALIDATE, None, headers)
 }
 
-/// The delivery directives (rfc8216bis 6.2.5).
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Directives {
-    position: Option<Position>,
-    skip: bool,
-}
-
-impl Directives {
-    fn parse(query: &str) -> Result<Self, &'static str> {
-        let (mut msn, mut part, mut skip) = (None, None, false);
-        for pair in query.split('&') {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            match name {
-                "_HLS_msn" => msn = Some(value.parse().map_err(|_| "_HLS_msn is no media sequence number")?),
-                "_HLS_part" => part = Some(value.parse().map_err(|_| "_HLS_part is no part index")?),
-                "_HLS_skip" => skip = matches!(value, "YES" | "v2"),
-                _ => {}
-            }
-        }
-        match (msn, part) {
-            (None, Some(_)) => Err("_HLS_part needs _HLS_msn"),
-            (msn, part) => Ok(Self { position: msn.map(|msn| Position { msn, part }), skip }),
-        }
-    }
-}
-
 async fn media_playlist(inner: &Inner, live: &Live, id: TrackId, query: Option<&str>, headers: &HeaderMap) -> Response<Body> {
     let directives = match Directives::parse(query.unwrap_or_default()) {
         Ok(directives) => directives,
@@ -287,18 +262,6 @@ async fn media(
         },
     };
     finish(&inner, asked, response)
-}
-
-fn parse_file(file: &str) -> Option<(Asked, u64)> {
-    let (kind, rest) = file.split_once('-')?;
-    let (number, extension) = rest.split_once('.')?;
-    let asked = match (kind, extension) {
-        ("part", "m4s") => Asked::Part,
-        ("segment", "m4s") => Asked::Segment,
-        ("init", "mp4") => Asked::Init,
-        _ => return None,
-    };
-    Some((asked, number.parse().ok()?))
 }
 
 async fn fetch(inner: &Inner, live: &Live, id: TrackId, asked: Asked, epoch: u64, number: u64) -> Option<Buffers> {
@@ -504,21 +467,6 @@ impl Drop for Held<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn directives_are_read_or_refused() {
-        let at = |msn, part| Some(Position { msn, part });
-        let check = |query, position, skip| assert_eq!(Directives::parse(query), Ok(Directives { position, skip }), "{query}");
-        check("", None, false);
-        check("_HLS_msn=7", at(7, None), false);
-        check("a=b&_HLS_msn=7&_HLS_part=0&_HLS_skip=YES", at(7, Some(0)), true);
-        check("_HLS_skip=v2", None, true);
-        for bad in
-            ["_HLS_msn=x", "_HLS_msn=-1", "_HLS_msn=", "_HLS_part=0", "_HLS_msn=1&_HLS_part=x", "_HLS_msn=99999999999999999999"]
-        {
-            assert!(Directives::parse(bad).is_err(), "{bad}");
-        }
-    }
 
     #[test]
     fn ranges_follow_rfc_9110() {
