@@ -398,8 +398,10 @@ impl Session {
                 self.send_rtcp(&bytes);
             }
         }
-        let Media::Receive(receive) = &mut self.media else { return };
-        if let Some(feedback) = receive.poll_transport_cc(now) {
+        // Packets that were overtaken, or lie far apart, take a message each: all are due.
+        while let Media::Receive(receive) = &mut self.media
+            && let Some(feedback) = receive.poll_transport_cc(now)
+        {
             self.send_rtcp(&feedback);
         }
     }

@@ -78,7 +78,11 @@ fn check_h264(parameters: h264::Parameters) {
     for sps in parameters.sps() {
         if let Some(promised) = h264::without_reordering(&sps) {
             let again = h264::Parameters::from_sets(&[promised], &[PPS]);
-            assert!(again.is_ok_and(|again| again.reorder_frames == Some(0)), "a rewritten set says what it was rewritten for");
+            assert!(
+                again.as_ref().is_ok_and(|again| again.reorder_frames == Some(0)),
+                "{again:?} {:?} a rewritten set says what it was rewritten for",
+                parameters
+            );
         }
     }
 }

@@ -87,12 +87,11 @@ impl Parameters {
         if avcc.length_size_minus_one() != 3 {
             return Err(Error::LengthSize(avcc.length_size_minus_one() + 1));
         }
-        let (sps, _) = parameter_sets(&record);
-        let sps = read_sps(sps.first().ok_or(Error::NoSps)?)?;
-        let (width, height) = sps.pixel_dimensions().map_err(|e| Error::Sps(format!("{e:?}")))?;
-        if !is_picture_size(width, height) {
-            return Err(Error::Size(width, height));
-        }
+        let (sets, _) = parameter_sets(&record);
+        let sps = read_sps(sets.first().ok_or(Error::NoSps)?)?;
+        let (width, height) = size(&sps)?;
+        // A picture may go over to another of the sets at any keyframe.
+        sets[1..].iter().filter_map(|set| read_sps(set).ok()).try_for_each(|sps| size(&sps).map(drop))?;
         Ok(Self {
             width,
             height,
@@ -177,6 +176,12 @@ fn read_sps(nal: &[u8]) -> Result<SeqParameterSet, Error> {
         return Err(Error::NoSps);
     }
     SeqParameterSet::from_bits(RefNal::new(nal, &[], true).rbsp_bits()).map_err(|e| Error::Sps(format!("{e:?}")))
+}
+
+/// Pixels shown, after cropping.
+fn size(sps: &SeqParameterSet) -> Result<(u32, u32), Error> {
+    let (width, height) = sps.pixel_dimensions().map_err(|e| Error::Sps(format!("{e:?}")))?;
+    if is_picture_size(width, height) { Ok((width, height)) } else { Err(Error::Size(width, height)) }
 }
 
 fn reorder_frames(sps: &SeqParameterSet) -> Option<u8> {
