@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{sample::Sample, timestamp::Timestamp};
 
-pub use probe::{Grid, Hints, Probe};
+pub use probe::{Grid, Hints, PART_SHARE_MIN, Probe};
 pub use reserve::RESERVED;
 
 /// A segment may be this much longer than TARGETDURATION: its EXTINF still rounds down to it.

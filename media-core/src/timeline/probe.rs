@@ -22,6 +22,10 @@ const DISTANCES_MIN: usize = 6;
 const DISTANCES_UNEVEN_MIN: usize = 30;
 /// And as many as are kept: a second of 60 fps.
 const DISTANCES_MAX: usize = 60;
+/// Percent of PART-TARGET that a Part lasts at least (rfc8216bis 4.4.4.9).
+pub const PART_SHARE_MIN: i64 = 85;
+/// Longest PART-TARGET that is taken so that whole frames of the sound fill their Parts, as a multiple of the shortest.
+const SOUND_FACTOR_MAX: f64 = 2.0;
 /// What milliseconds make of an even distance.
 const EVEN_US: i64 = 2_000;
 /// Shortest Part: what players and CDNs bear (see ARCHITECTURE.md).
@@ -108,6 +112,8 @@ pub struct Probe {
     unseen_interval_us: Option<i64>,
     /// Waiting for a second keyframe is over: there was none in time.
     given_up: bool,
+    /// How long a frame of the sound lasts, once it was heard.
+    sound_frame_us: Option<i64>,
 }
 
 impl Probe {
@@ -124,12 +130,21 @@ impl Probe {
             interval_us,
             unseen_interval_us: None,
             given_up: false,
+            sound_frame_us: None,
+        }
+    }
+
+    /// Takes a Sample of the sound beside a lead track: its frames cannot be cut, and must fill Parts too.
+    pub fn hear(&mut self, sample: &Sample) {
+        if let Parameters::Aac(aac) = &sample.track.parameters {
+            self.sound_frame_us = Some(i64::from(aac.frame_length) * 1_000_000 / i64::from(aac.sample_rate));
         }
     }
 
     /// Takes the next Sample of the lead track; answers once all is known.
     pub fn push(&mut self, sample: &Sample) -> Option<Grid> {
         if sample.track.kind() == TrackKind::Audio {
+            self.hear(sample);
             return Some(self.audio_grid());
         }
         let dts_us = sample.dts.as_micros();
@@ -209,12 +224,26 @@ impl Probe {
     fn audio_grid(&self) -> Grid {
         Grid {
             target_duration: target_duration(Some(0), self.hints.target_duration_min),
-            part_target_ms: u32::try_from(PART_US / 1000).expect("200 fits"),
+            part_target_ms: self.sound_part_target(),
             keyframe_interval_us: Some(0),
             independent_segments: true,
             irregular: false,
             frame_rate: 0.0,
         }
+    }
+
+    /// Milliseconds: the shortest, or whole frames where those do not fill it.
+    fn sound_part_target(&self) -> u32 {
+        let us = match self.sound_frame_us {
+            Some(frame_us) if !self.sound_fills(PART_US) => (PART_US + frame_us - 1) / frame_us * frame_us,
+            _ => PART_US,
+        };
+        u32::try_from((us + 999) / 1000).unwrap_or(u32::MAX)
+    }
+
+    /// Whether whole frames of the sound fill Parts of such a PART-TARGET: those of 8 kHz last 128 ms.
+    fn sound_fills(&self, part_us: i64) -> bool {
+        self.sound_frame_us.is_none_or(|frame_us| part_us / frame_us * frame_us * 100 >= part_us * PART_SHARE_MIN)
     }
 
     /// Frames a second: what is promised if timestamps agree, else what timestamps show.
@@ -255,7 +284,11 @@ impl Probe {
             _ => (PART_US as f64 / frame_us - 1e-6).ceil().max(1.0),
         };
         // Rounded up, but not for the noise of the division.
-        let ms = (frames * frame_us / 1000.0 - 1e-6).ceil() as u32;
+        let ms_of = |frames: f64| (frames * frame_us / 1000.0 - 1e-6).ceil();
+        let longest = (frames * SOUND_FACTOR_MAX) as u32;
+        let fitting =
+            (frames as u32..=longest).map(|frames| ms_of(frames.into())).find(|ms| self.sound_fills((ms * 1000.0) as i64));
+        let ms = fitting.unwrap_or_else(|| ms_of(frames)) as u32;
         let irregular = self.is_irregular(ms) && ms < IRREGULAR_PART_MS;
         (if irregular { IRREGULAR_PART_MS } else { ms }, irregular)
     }

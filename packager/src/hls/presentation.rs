@@ -291,6 +291,9 @@ impl Presentation {
         // A publisher of several layers is heard before it is known which of them is the picture.
         let wait = if self.announcement.video { KEYFRAME_WAIT } else { TRACK_WAIT };
         let has_video = self.queue.iter().any(|s| s.track.id == TrackId::VIDEO && s.keyframe);
+        if sample.track.id == TrackId::AUDIO {
+            self.probe.hear(sample);
+        }
         let lead = match sample.track.id {
             TrackId::VIDEO => TrackId::VIDEO,
             // Video may still come; until then there is nothing to decide.

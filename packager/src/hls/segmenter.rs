@@ -12,6 +12,7 @@ use bytes::{Bytes, BytesMut};
 use media_core::{
     Parameters, Sample, Timestamp, Track, TrackKind,
     container::fmp4::{self, Unit},
+    timeline::PART_SHARE_MIN,
 };
 
 /// Weight of history against the newest frame distance, as a power of two.
@@ -20,8 +21,6 @@ const NOMINAL_SHIFT: u32 = 4;
 const ODD_MAX: u32 = 8;
 /// And so many much shorter ones: until it is known, each Part runs ahead of its pictures.
 const SHORT_MAX: u32 = 3;
-/// Percent of PART-TARGET that a Part lasts at least, but for a segment's last (rfc8216bis 4.4.4.9).
-const PART_SHARE_MIN: i64 = 85;
 /// What is assumed before two frames were seen and where the bitstream says nothing.
 const NOMINAL_US_DEFAULT: i64 = 33_333;
 
@@ -132,10 +131,11 @@ impl Segmenter {
     }
 
     /// Ends a full Part that another follows in its segment: such a Part is no shorter than the draft allows, though
-    /// pictures were left out. What is added is taken out of the next Part.
+    /// pictures were left out. What is added is taken out of the next Part. Sound is never stretched: a frame lasts what it
+    /// lasts, and where whole frames do not fill PART-TARGET, which was settled before they were heard, its Parts are short.
     fn complete(&mut self) -> Option<Part> {
         let missing = self.begin + (self.part_target_ticks * PART_SHARE_MIN + 99) / 100 - self.end;
-        if let Some(unit) = self.units.last_mut().filter(|_| missing > 0) {
+        if let Some(unit) = self.units.last_mut().filter(|_| missing > 0 && !self.nominal.exact) {
             unit.duration += ticks(missing);
             self.end += missing;
         }
