@@ -8,6 +8,7 @@
 //!   the timeline goes on one frame later. The other track adopts the same base when it jumps
 //!   likewise, so both stay together and one jump is counted once.
 //! - A hole in one track, while the other has gone on, is a hole: nothing is re-based.
+//! - A clock that stands still while frames come goes on by their usual length.
 //! - Further layers of the picture have clocks of their own beside the picture's.
 //! - Audio counts its samples. RTMP's rounded times only correct the count when it has drifted.
 
@@ -28,6 +29,8 @@ const DRIFT_MAX_MS: i64 = 60;
 /// Frames in a row that must be ahead of time before one is dropped: encoders send bursts whose
 /// frames share a time, and the last of a burst is early only in name.
 const SURPLUS_FRAMES: u32 = 16;
+/// Frames of one time in a row after which the clock stands still: bursts are shorter, see above.
+const STILL_FRAMES: u32 = SURPLUS_FRAMES;
 /// A frame's length until two frames have told it.
 const FRAME_FIRST_MS: i64 = 33;
 /// Ticks of a millisecond in video's timescale.
@@ -47,6 +50,8 @@ pub enum Repair {
     JumpBackward,
     /// A clock was set ahead, and re-based.
     JumpForward,
+    /// A clock stood still while frames came: time is counted by their usual length.
+    ClockStill,
     /// One track paused while the other went on.
     TrackHole,
     /// A presentation time before the decoding time.
@@ -60,11 +65,12 @@ pub enum Repair {
 }
 
 impl Repair {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Wrap,
         Self::DtsClamped,
         Self::JumpBackward,
         Self::JumpForward,
+        Self::ClockStill,
         Self::TrackHole,
         Self::PtsClamped,
         Self::AudioGap,
@@ -78,6 +84,7 @@ impl Repair {
             Self::DtsClamped => "dts_clamped",
             Self::JumpBackward => "jump_backward",
             Self::JumpForward => "jump_forward",
+            Self::ClockStill => "clock_still",
             Self::TrackHole => "track_hole",
             Self::PtsClamped => "pts_clamped",
             Self::AudioGap => "audio_gap",
@@ -159,6 +166,10 @@ struct TrackClock {
     last: Option<Last>,
     base_ms: i64,
     frame_ms: Option<i64>,
+    /// What frames last on average.
+    mean_us: Option<i64>,
+    /// Frames in a row that came with the time of the one before.
+    still: u32,
     /// The latest of our times so far.
     furthest_ms: i64,
     /// Where the newest access unit was put; of pictures alone.
@@ -187,6 +198,7 @@ impl Clocks {
         let out_ms = self.rebase(id, told.ms, None);
         let wanted = out_ms.saturating_mul(TICKS_PER_MS).saturating_add(told.added(VIDEO_TIMESCALE));
         let track = &mut self.tracks[id.index()];
+        let wanted = if track.still >= STILL_FRAMES { track.after_standstill() } else { wanted };
         let dts = match track.last_ticks {
             Some(last) if wanted <= last => {
                 self.repairs.count(Repair::DtsClamped);
@@ -244,7 +256,18 @@ impl Clocks {
         let other = self.tracks[if id == TrackId::VIDEO { TrackId::AUDIO } else { TrackId::VIDEO }.index()];
         let own = &mut self.tracks[id.index()];
         let frame_ms = frame_ms.or(own.frame_ms).unwrap_or(FRAME_FIRST_MS);
-        match own.step(&other, wide_ms, self.base_ms) {
+        let step = own.step(&other, wide_ms, self.base_ms);
+        own.still = if own.last.is_some_and(|last| last.wide_ms == wide_ms) { own.still + 1 } else { 0 };
+        match step {
+            Step::On if own.still >= STILL_FRAMES => {
+                let next_ms = match (&self.audio_count, id) {
+                    (Some(count), TrackId::AUDIO) => Timestamp::new(count.next_ticks, count.rate).ticks_in(Timescale::MILLIS),
+                    _ => own.after_standstill() / TICKS_PER_MS,
+                };
+                self.repairs.count(Repair::ClockStill);
+                own.base_ms = next_ms - wide_ms;
+                self.base_ms = own.base_ms;
+            }
             Step::On => {}
             Step::Hole => self.repairs.count(Repair::TrackHole),
             Step::Adopt => own.base_ms = self.base_ms,
@@ -309,6 +332,13 @@ impl TrackClock {
         self.last.is_some_and(|last| (out_ms - last.out_ms).abs() <= TRACKS_APART_MAX_MS)
     }
 
+    /// Where the next picture is put while the clock stands still: the first time behind all that came meanwhile.
+    fn after_standstill(&self) -> i64 {
+        let frames = if self.still == STILL_FRAMES { STILL_FRAMES } else { 1 };
+        let frame_us = self.mean_us.unwrap_or(FRAME_FIRST_MS * 1000);
+        self.last_ticks.unwrap_or(0) + frame_us * TICKS_PER_MS / 1000 * i64::from(frames)
+    }
+
     /// Whether the track has stepped back and not caught up yet.
     fn lags(&self) -> bool {
         self.last.is_some_and(|last| last.out_ms < self.furthest_ms)
@@ -320,6 +350,8 @@ impl TrackClock {
             let step = wide_ms - last.wide_ms;
             if (1..=1000).contains(&step) {
                 self.frame_ms = Some(step);
+                let mean_us = self.mean_us.unwrap_or(step * 1000);
+                self.mean_us = Some(mean_us + (step * 1000 - mean_us) / 16);
             }
         }
         self.last = Some(Last { wide_ms, out_ms });

@@ -166,3 +166,24 @@ fn a_lost_frame_leaves_a_hole_that_closes_by_whole_frames() {
     assert!((0..=60 * 441 / 10).contains(&late), "{late} ticks behind its time at the end");
     assert!(clocks.repairs().of(Repair::AudioGap) >= 1, "{:?}", clocks.repairs());
 }
+
+/// A clock that stops for good, or for a while, of one track or both: time goes on as the frames do.
+#[test]
+fn a_clock_that_stands_still_goes_on_by_whole_frames() {
+    let steady = jumping(0);
+    let stops = |until: i64| move |t: i64| Some(100_000 + if (5_000..until).contains(&t) { 5_000 } else { t });
+    for until in [9_000, 65_000] {
+        for (picture, sound) in [(true, true), (true, false), (false, true)] {
+            let mut source = Source::default();
+            let clock = |stopped| move |t| if stopped { stops(until)(t) } else { steady(t) };
+            source.run(0, 4_000, clock(picture), clock(sound));
+            source.run(4_000, 60_000, clock(picture), clock(sound));
+            let case = format!("until {until} ms, picture {picture}, sound {sound}: {:?}", source.clocks.repairs());
+            let (video, audio) = (source.video_us.unwrap() / 1000 - 100_000, source.audio_us.unwrap() / 1000 - 100_000);
+            assert!((video - audio).abs() < 500, "{case}: picture at {video}, sound at {audio} ms");
+            assert!((58_000..62_000).contains(&video), "{case}: {video} ms of 60000");
+            assert!(source.count(Repair::ClockStill) > 0, "{case}");
+            assert!(source.count(Repair::AudioSurplus) < 20, "{case}");
+        }
+    }
+}

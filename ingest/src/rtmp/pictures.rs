@@ -43,7 +43,7 @@ impl Coding {
     /// Tags lie about it; the bitstream does not.
     pub fn is_keyframe(self, payload: &[u8]) -> bool {
         match self {
-            Self::H264 => h264::is_idr(payload),
+            Self::H264 => h264::is_keyframe(payload),
             Self::Hevc => hevc::is_keyframe(payload),
             Self::Av1 => av1::is_keyframe(payload),
         }

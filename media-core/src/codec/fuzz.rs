@@ -49,7 +49,7 @@ pub fn fuzz(now: Instant, data: &[u8]) {
 fn units(now: Instant, payload: Bytes) {
     let covered: usize = h264::nal_units(&payload).map(|nal| nal.len() + 4).sum();
     assert!(covered <= payload.len(), "no unit reaches beyond its picture");
-    _ = (h264::is_well_formed(&payload), h264::is_idr(&payload), hevc::is_keyframe(&payload));
+    _ = (h264::is_well_formed(&payload), h264::is_keyframe(&payload), hevc::is_keyframe(&payload));
     _ = (h264::keyframe_interval(&payload), hevc::keyframe_interval(&payload));
     let parameters =
         h264::nal_units(&payload).find_map(|sps| h264::Parameters::from_sets(&[Bytes::copy_from_slice(sps)], &[PPS]).ok());

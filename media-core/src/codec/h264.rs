@@ -33,6 +33,10 @@ const RECORD_HEAD: usize = 5;
 const SPS_MAX: usize = 31;
 const PPS_MAX: usize = 255;
 
+/// How many messages of an SEI NAL unit are looked through for a recovery point.
+const SEI_MESSAGES_MAX: usize = 4;
+const SEI_RECOVERY_POINT: u8 = 6;
+
 const NAL_IDR: u8 = 5;
 const NAL_SEI: u8 = 6;
 const NAL_SPS: u8 = 7;
@@ -218,6 +222,28 @@ pub fn is_idr(payload: &[u8]) -> bool {
     nal_units(payload).any(|nal| nal.first().is_some_and(|header| header & 0x1f == NAL_IDR))
 }
 
+/// Whether decoding can begin at the access unit: an IDR picture, or one with a recovery point that is itself (D.2.8), as
+/// encoders with open GOPs send it. Pictures shown before such a one may lack what they refer to.
+pub fn is_keyframe(payload: &[u8]) -> bool {
+    let sei = |nal: &&[u8]| nal.first().is_some_and(|header| header & 0x1f == NAL_SEI);
+    is_idr(payload) || nal_units(payload).take(SEI_NALS_MAX).filter(sei).any(recovers_at_once)
+}
+
+/// Whether an SEI NAL unit opens with a recovery point whose recovery_frame_cnt is 0, a single bit (7.3.2.3.1, D.1.8).
+/// Encoders write it into a unit of its own, or behind a buffering period and picture timing.
+fn recovers_at_once(nal: &[u8]) -> bool {
+    let mut rest = nal.get(1..).unwrap_or_default();
+    for _ in 0..SEI_MESSAGES_MAX {
+        let [kind, size, body @ ..] = rest else { return false };
+        if *kind == SEI_RECOVERY_POINT {
+            return body.first().is_some_and(|first| first & 0x80 != 0);
+        }
+        let Some(behind) = body.get(usize::from(*size)..).filter(|_| *kind != 0xff && *size != 0xff) else { return false };
+        rest = behind;
+    }
+    false
+}
+
 /// The largest distance between keyframes, in frames, as x264 writes it into its first SEI message.
 pub fn keyframe_interval(payload: &[u8]) -> Option<u32> {
     let sei = |nal: &&[u8]| nal.first().is_some_and(|header| header & 0x1f == NAL_SEI);
@@ -305,6 +331,16 @@ pub(crate) mod tests {
         assert!(is_idr(&access_unit(&[b"\x09\xf0", b"\x06\x05", b"\x65\x88"])));
         assert!(!is_idr(&access_unit(&[b"\x41\x9a"])));
         assert!(!is_idr(&[0, 0, 0, 9, 0x65]), "a length past the end");
+        let check = |nals: &[&[u8]], keyframe| assert_eq!(is_keyframe(&access_unit(nals)), keyframe, "{nals:02x?}");
+        check(&[b"\x65\x88"], true);
+        check(&[b"\x41\x9a"], false);
+        // x264 0.164 with open-gop=1: a recovery point of 0 frames, exact; with intra-refresh=1: of 59.
+        check(&[b"\x06\x06\x01\xc4\x80", b"\x41\x9a"], true);
+        check(&[b"\x06\x06\x02\x03\xc4\x80", b"\x41\x9a"], false);
+        // Behind picture timing; and cut short.
+        check(&[b"\x06\x01\x01\x12\x06\x01\xc4\x80", b"\x41\x9a"], true);
+        check(&[b"\x06\x01\x09\x12\x06\x01\xc4\x80", b"\x41\x9a"], false);
+        check(&[b"\x06", b"\x06\x06", b"\x06\x06\x01"], false);
         assert!(is_well_formed(&access_unit(&[b"\x65\x88"])));
         assert!(!is_well_formed(&[0, 0, 0, 9, 0x65]));
         assert!(!is_well_formed(&[]));

@@ -6,7 +6,7 @@ use h264_reader::{
     rbsp::BitRead,
 };
 
-use super::{Parameters, nal_units};
+use super::{Parameters, is_idr, nal_units};
 use crate::sample::{Parameters as AnyParameters, Sample};
 
 /// Pictures without a B slice after which a source whose parameters allow reordering is taken to
@@ -21,7 +21,8 @@ pub enum Order {
     Unknown(u32),
     /// As shown. A B slice may still come.
     Shown,
-    /// There are B slices.
+    /// There are B slices; or keyframes that are no IDR pictures, which browsers do not begin at and encoders write where
+    /// pictures before them follow.
     Reordered,
 }
 
@@ -40,7 +41,7 @@ impl Order {
         };
         *self = match *self {
             Self::Reordered => return,
-            _ if has_b_slice(&sample.payload) => Self::Reordered,
+            _ if has_b_slice(&sample.payload) || (sample.keyframe && !is_idr(&sample.payload)) => Self::Reordered,
             Self::Shown => return,
             Self::Unknown(_) if cannot_reorder(parameters) => Self::Shown,
             Self::Unknown(seen) if seen + 1 >= TRUSTED_AFTER => Self::Shown,
