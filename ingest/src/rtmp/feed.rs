@@ -216,6 +216,8 @@ impl Feed {
         let (payload, received) = (arrival.own(payload), arrival.now);
         let stamp = self.clocks.picture(track.id, arrival.told, offset_ms);
         let keyframe = coding.is_keyframe(&payload);
+        let renewed = if keyframe { self.pictures.renew(track.id, &payload) } else { None };
+        let track = renewed.unwrap_or(track);
         let sample = Sample { track, pts: stamp.pts, dts: stamp.dts, duration: None, keyframe, payload, received };
         self.outputs.push_back(Fed::Sample(sample));
     }

@@ -23,11 +23,11 @@ impl Coding {
         }
     }
 
-    fn of(parameters: &Parameters) -> Option<(Self, &Bytes)> {
+    fn of(parameters: &Parameters) -> Option<Self> {
         match parameters {
-            Parameters::H264(p) => Some((Self::H264, &p.record)),
-            Parameters::Hevc(p) => Some((Self::Hevc, &p.record)),
-            Parameters::Av1(p) => Some((Self::Av1, &p.record)),
+            Parameters::H264(_) => Some(Self::H264),
+            Parameters::Hevc(_) => Some(Self::Hevc),
+            Parameters::Av1(_) => Some(Self::Av1),
             Parameters::Aac(_) | Parameters::Opus(_) => None,
         }
     }
@@ -73,6 +73,8 @@ pub struct Pictures {
 struct Picture {
     /// The publisher's.
     number: u8,
+    /// The record that described it last: repeated, it takes back nothing that a keyframe has brought since.
+    told: Bytes,
     track: Arc<Track>,
 }
 
@@ -84,18 +86,33 @@ impl Pictures {
 
     pub fn describe(&mut self, number: u8, coding: Coding, record: Bytes) -> Result<Described, String> {
         let held = self.known.iter().position(|picture| picture.number == number);
-        if held.is_some_and(|at| Coding::of(&self.known[at].track.parameters) == Some((coding, &record))) {
+        if held.is_some_and(|at| self.known[at].coding() == Some(coding) && self.known[at].told == record) {
             return Ok(Described::Known);
         }
         let Some(id) = held.map_or_else(|| self.free_id(number), |at| Some(self.known[at].track.id)) else {
             return Ok(Described::TooMany);
         };
-        let track = Arc::new(Track { id, timescale: VIDEO_TIMESCALE, parameters: coding.parse(record)? });
+        let track = Arc::new(Track { id, timescale: VIDEO_TIMESCALE, parameters: coding.parse(record.clone())? });
+        let picture = Picture { number, told: record, track };
         match held {
-            Some(at) => self.known[at].track = track,
-            None => self.known.push(Picture { number, track }),
+            Some(at) => self.known[at] = picture,
+            None => self.known.push(picture),
         }
         Ok(Described::Anew)
+    }
+
+    /// A keyframe may bring what describes it, without a word in the container: then that holds.
+    pub fn renew(&mut self, id: TrackId, keyframe: &[u8]) -> Option<Arc<Track>> {
+        let picture = self.known.iter_mut().find(|picture| picture.track.id == id)?;
+        let renewed = match &picture.track.parameters {
+            Parameters::H264(known) => known.renewed(keyframe).map(Parameters::H264),
+            Parameters::Hevc(known) => known.renewed(keyframe).map(Parameters::Hevc),
+            Parameters::Av1(known) => known.renewed(keyframe).map(Parameters::Av1),
+            Parameters::Aac(_) | Parameters::Opus(_) => None,
+        };
+        let track = Track { id, timescale: VIDEO_TIMESCALE, parameters: renewed? };
+        picture.track = Arc::new(track);
+        Some(Arc::clone(&picture.track))
     }
 
     fn free_id(&self, number: u8) -> Option<TrackId> {
@@ -139,7 +156,7 @@ impl Pictures {
 
 impl Picture {
     fn coding(&self) -> Option<Coding> {
-        Coding::of(&self.track.parameters).map(|(coding, _)| coding)
+        Coding::of(&self.track.parameters)
     }
 }
 
@@ -187,6 +204,25 @@ mod tests {
         assert_eq!(described(&mut pictures, 0, Coding::Av1), Described::Anew);
         assert!(pictures.track(1, Coding::Av1).is_some() && pictures.track(0, Coding::H264).is_none());
         assert_eq!(told(&pictures).len(), 2);
+    }
+
+    /// The same set twice, once of another level; the record is repeated, as encoders do.
+    #[test]
+    fn a_keyframe_describes_the_picture_better_than_its_record() {
+        let mut pictures = Pictures::default();
+        described(&mut pictures, 0, Coding::H264);
+        let unit = |sps: &[u8]| [&[0, 0, 0, sps.len() as u8][..], sps, b"\0\0\0\x02\x65\x88"].concat();
+        let known = &AVCC[8..31];
+        assert_eq!(pictures.renew(TrackId::VIDEO, &unit(known)), None, "what is known");
+        let mut level_20 = known.to_vec();
+        level_20[3] = 0x14;
+        let renewed = pictures.renew(TrackId::VIDEO, &unit(&level_20)).expect("another level");
+        let Parameters::H264(parameters) = &renewed.parameters else { panic!("{renewed:?}") };
+        assert_eq!((parameters.codec_string(), parameters.pps().len()), ("avc1.42c014".into(), 1));
+        assert_eq!(pictures.renew(TrackId::VIDEO, &unit(&level_20)), None, "known by now");
+        assert_eq!(described(&mut pictures, 0, Coding::H264), Described::Known);
+        assert_eq!(pictures.track(0, Coding::H264), Some(&renewed));
+        assert_eq!(pictures.renew(TrackId::VIDEO, &unit(b"\x67\x42")), None, "what cannot be read changes nothing");
     }
 
     #[test]

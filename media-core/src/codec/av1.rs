@@ -119,6 +119,13 @@ impl Parameters {
         Self::parse(record.into())
     }
 
+    /// What holds from this temporal unit on, where its sequence header promises another picture than this.
+    pub fn renewed(&self, payload: &[u8]) -> Option<Self> {
+        let came = Self::from_unit(payload).ok()?;
+        let differs = (came.width, came.height) != (self.width, self.height) || came.codec_string() != self.codec_string();
+        differs.then_some(came)
+    }
+
     /// AV1 in ISO-BMFF 5: profile, level and tier, bits; and all about colour where anything is other than usual.
     pub fn codec_string(&self) -> String {
         let Self { profile, level, colour, .. } = self;

@@ -140,6 +140,19 @@ impl Parameters {
         parameter_sets(&self.record).1
     }
 
+    /// What holds from this access unit on, where it brings parameter sets of its own that are others than these: encoders
+    /// that are set anew send them beside the keyframe alone.
+    pub fn renewed(&self, payload: &[u8]) -> Option<Self> {
+        let (sps, pps) = (first_set(payload, NAL_SPS), first_set(payload, NAL_PPS));
+        let (known_sps, known_pps) = (self.sps(), self.pps());
+        let differs = |came: Option<&[u8]>, known: &[Bytes]| came.is_some_and(|came| known.iter().all(|known| known != came));
+        if !differs(sps, &known_sps) && !differs(pps, &known_pps) {
+            return None;
+        }
+        let or_known = |came: Option<&[u8]>, known: Vec<Bytes>| came.map_or(known, |came| vec![Bytes::copy_from_slice(came)]);
+        Self::from_sets(&or_known(sps, known_sps), &or_known(pps, known_pps)).ok()
+    }
+
     /// RFC 6381 3.3: `avc1.` and the three bytes in hexadecimal.
     pub fn codec_string(&self) -> String {
         let [profile, constraints, level] = self.profile_level;
@@ -197,6 +210,12 @@ fn reorder_frames(sps: &SeqParameterSet) -> Option<u8> {
 fn frame_rate(sps: &SeqParameterSet) -> Option<FrameRate> {
     let timing = sps.vui_parameters.as_ref()?.timing_info.as_ref()?;
     FrameRate::of_ticks(timing.time_scale.into(), u64::from(timing.num_units_in_tick) * 2)
+}
+
+/// A parameter set at the front of an access unit, without the zeros behind it (B.1).
+fn first_set(payload: &[u8], nal_type: u8) -> Option<&[u8]> {
+    let found = nal_units(payload).take(SEI_NALS_MAX).find(|nal| nal.first().is_some_and(|header| header & 0x1f == nal_type))?;
+    Some(&found[..found.iter().rposition(|&byte| byte != 0)? + 1])
 }
 
 /// The NAL units of a length-prefixed access unit; it ends early where a length lies.

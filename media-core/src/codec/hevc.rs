@@ -136,6 +136,18 @@ impl Parameters {
         sets(&self.record, NAL_PPS)
     }
 
+    /// What holds from this access unit on, where it brings other parameter sets than these: all three, as encoders repeat them.
+    pub fn renewed(&self, payload: &[u8]) -> Option<Self> {
+        let found =
+            |wanted| nal_units(payload).take(SEI_NALS_MAX).find(|nal| kind(nal) == Some(wanted)).map(Bytes::copy_from_slice);
+        let (vps, sps, pps) = (found(NAL_VPS)?, found(NAL_SPS)?, found(NAL_PPS)?);
+        let known = [(&vps, self.vps()), (&sps, self.sps()), (&pps, self.pps())];
+        if known.iter().all(|(came, known)| known.contains(came)) {
+            return None;
+        }
+        Self::from_sets(&[vps], &[sps], &[pps]).ok()
+    }
+
     /// ISO/IEC 14496-15 E.3: profile, compatibility flags with their bits turned round, tier and level, and the
     /// constraint flags as far as any is set.
     pub fn codec_string(&self) -> String {
