@@ -26,6 +26,7 @@ use crate::{
     event::{Closed, Event},
     inbox::{self, Command, Commands, Events, Inbox},
     listener,
+    lobby::Lobby,
     metrics::Metrics,
     resource::{Patch, PatchError},
     sdp::{Candidate, IceCredentials, Local, Negotiated, Protocol},
@@ -37,6 +38,12 @@ use crate::{
 /// ICE ufrag and password: 48 and 192 bits of randomness (RFC 8445 5.3 asks for 24 and 128).
 const UFRAG_BYTES: usize = 6;
 const PWD_BYTES: usize = 24;
+/// Of the places for sessions, the share that viewers may hold before they have shown up. Each takes about 50 KiB.
+const LOBBY_SHARE: usize = 4;
+const LOBBY_MIN: usize = 16;
+const LOBBY_MAX: usize = 500;
+/// And the share that viewers leave to publishers.
+const PUBLISHERS_SHARE: usize = 20;
 /// The self-test: so many checks, and how long each waits.
 const PROBES: usize = 3;
 const PROBE_WAIT: Duration = Duration::from_millis(400);
@@ -91,6 +98,7 @@ struct Inner {
     metrics: Metrics,
     sessions_max: usize,
     sessions: Arc<AtomicUsize>,
+    lobby: Mutex<Lobby<SessionShared>>,
     next: AtomicU64,
     random: SystemRandom,
     probe: IceCredentials,
@@ -129,6 +137,7 @@ impl Engine {
             metrics,
             sessions_max: config.sessions_max,
             sessions: Arc::default(),
+            lobby: Mutex::new(Lobby::new((config.sessions_max / LOBBY_SHARE).clamp(LOBBY_MIN, LOBBY_MAX))),
             next: AtomicU64::new(1),
             random,
             probe,
@@ -197,13 +206,17 @@ impl Engine {
     }
 
     async fn accept(&self, negotiated: Negotiated, sends: Option<[Option<TrackKey>; 2]>) -> Result<Accepted, AcceptError> {
-        let place = Place::take(&self.0.sessions, self.0.sessions_max).ok_or(AcceptError::Full)?;
+        // Viewers, whom anybody may be, leave places for publishers, who have a key.
+        let kept = if sends.is_some() { self.0.sessions_max / PUBLISHERS_SHARE } else { 0 };
+        let place = Place::take(&self.0.sessions, self.0.sessions_max - kept).ok_or(AcceptError::Full)?;
+        let is_viewer = sends.is_some();
         let id = self.0.next.fetch_add(1, Ordering::Relaxed);
         let local = credentials(&self.0.random);
         let answer = negotiated.answer(&self.local(&local, id));
         let shared = Arc::new(SessionShared {
             ice: Mutex::new(Ice { ufrag: local.ufrag().to_owned(), remote: negotiated.remote.ice.clone() }),
             closed: Mutex::new(None),
+            waits: AtomicBool::new(true),
             negotiated: negotiated.clone(),
         });
         let (events, inbox) = inbox::channel();
@@ -217,12 +230,19 @@ impl Engine {
         };
         let (accepted, result) = oneshot::channel();
         let owner = Owner { events, shared: Arc::clone(&shared), place };
+        if is_viewer && let Some(id) = self.lobby().enter(id, Arc::downgrade(&shared), SessionShared::waits) {
+            self.0.commands.to_home(id, Command::Close { id, reason: Closed::CrowdedOut });
+        }
         let command = Command::Accept { id, setup: Box::new(setup), owner, accepted };
         // There before it is waited for: who asked may be gone meanwhile, and dropping it closes it.
         let session = Session { control: Control { id, engine: self.clone(), shared }, events: inbox, over: false };
         self.0.commands.send(id, command).await.map_err(|_| AcceptError::Stopped)?;
         result.await.map_err(|_| AcceptError::Stopped)?.map_err(AcceptError::Dtls)?;
         Ok(Accepted { session, answer })
+    }
+
+    fn lobby(&self) -> MutexGuard<'_, Lobby<SessionShared>> {
+        self.0.lobby.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn local<'a>(&'a self, ice: &'a IceCredentials, id: u64) -> Local<'a> {
@@ -343,7 +363,7 @@ impl Control {
     }
 
     pub fn close(&self) {
-        self.command(Command::Close { id: self.id });
+        self.command(Command::Close { id: self.id, reason: Closed::ByUs });
     }
 
     /// WHEP: goes over to another track of the picture at its next keyframe.
@@ -410,6 +430,8 @@ pub(crate) struct Owner {
 pub(crate) struct SessionShared {
     ice: Mutex<Ice>,
     closed: Mutex<Option<Closed>>,
+    /// For the first sign of the peer: a proved check, and the keys.
+    waits: AtomicBool,
     negotiated: Negotiated,
 }
 
@@ -429,6 +451,14 @@ impl SessionShared {
 
     pub(crate) fn set_ice(&self, local: &IceCredentials, remote: IceCredentials) {
         *self.ice() = Ice { ufrag: local.ufrag().to_owned(), remote };
+    }
+
+    pub(crate) fn waits(&self) -> bool {
+        self.waits.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_connected(&self) {
+        self.waits.store(false, Ordering::Relaxed);
     }
 
     pub(crate) fn set_closed(&self, reason: Closed) {

@@ -37,6 +37,8 @@ pub enum Closed {
     ConsentLost,
     #[error("a packet could not be sealed: {0}")]
     Seal(String),
+    #[error("too many viewers were waited for, and this one for the longest time")]
+    CrowdedOut,
 }
 
 impl Closed {
@@ -50,11 +52,12 @@ impl Closed {
             Self::Handshake(_) => "handshake",
             Self::ConsentLost => "consent_lost",
             Self::Seal(_) => "seal",
+            Self::CrowdedOut => "crowded_out",
         }
     }
 
-    pub const LABELS: [&'static str; 7] =
-        ["by_us", "by_peer", "unreachable", "handshake_timeout", "handshake", "consent_lost", "seal"];
+    pub const LABELS: [&'static str; 8] =
+        ["by_us", "by_peer", "unreachable", "handshake_timeout", "handshake", "consent_lost", "seal", "crowded_out"];
 }
 
 impl Event {

@@ -9,7 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use crate::{
     engine::{OutgoingShared, Owner},
-    event::Event,
+    event::{Closed, Event},
     resource::PatchError,
     sdp::IceCredentials,
     send::{OutFrame, TrackKey},
@@ -97,6 +97,7 @@ pub(crate) enum Command {
     },
     Close {
         id: u64,
+        reason: Closed,
     },
     AddTrack(Arc<OutgoingShared>),
     RemoveTrack(TrackKey),
@@ -111,7 +112,7 @@ impl Command {
     /// The session that it is for, if that may have been given to another shard.
     pub(crate) fn session(&self) -> Option<u64> {
         match self {
-            Self::Restart { id, .. } | Self::RequestKeyframe { id, .. } | Self::Select { id, .. } | Self::Close { id } => {
+            Self::Restart { id, .. } | Self::RequestKeyframe { id, .. } | Self::Select { id, .. } | Self::Close { id, .. } => {
                 Some(*id)
             }
             Self::Accept { .. } | Self::AddTrack(_) | Self::RemoveTrack(_) | Self::Push { .. } | Self::ExpectProbe(_) => None,

@@ -17,6 +17,7 @@ mod event;
 mod ice;
 mod inbox;
 mod listener;
+mod lobby;
 mod metrics;
 #[cfg(test)]
 mod pair_tests;

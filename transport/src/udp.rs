@@ -151,7 +151,13 @@ impl Port {
             }
             Command::RequestKeyframe { id, layer } => self.shard.request_keyframe(now, id, layer),
             Command::Select { id, track } => self.shard.select(now, id, track),
-            Command::Close { id } => self.shard.close(now, id, Closed::ByUs),
+            Command::Close { id, reason } => {
+                // Who has shown up meanwhile stays.
+                let stays = reason == Closed::CrowdedOut && self.owners.get(&id).is_some_and(|slot| !slot.owner.shared.waits());
+                if !stays {
+                    self.shard.close(now, id, reason);
+                }
+            }
             Command::AddTrack(shared) => {
                 self.shard.add_track(shared.key, shared.told.clone());
                 self.tracks.insert(shared.key, shared);
@@ -324,6 +330,9 @@ impl Port {
             return;
         }
         let Some(slot) = self.owners.get_mut(&id) else { return };
+        if matches!(event, Event::Connected { .. }) {
+            slot.owner.shared.set_connected();
+        }
         let place = match &event {
             Event::Frame { media, layer, frame } if !frame.keyframe && slot.lagging.contains(&(*media, *layer)) => {
                 return self.metrics.frames_dropped.inc();

@@ -130,3 +130,22 @@ async fn a_keyframe_that_viewers_of_two_shards_wish_for_is_asked_for_once() {
         stream(&mut port, &mut viewers, 10).await;
     }
 }
+
+/// 500 sessions may be open, 125 of them unseen: who never shows up makes room for who does.
+#[tokio::test]
+async fn offers_of_nobody_take_no_place_of_those_who_watch() {
+    for shards in [1, 2] {
+        let mut port = Port::start(shards).await;
+        let mut viewers = audience(&mut port, 2, shards).await;
+        let mut nobody = Vec::new();
+        for _ in 0..300 {
+            nobody.push(port.watch(Way::Udp(udp())).await);
+        }
+        wait(async || port.metric("sessions") == 2 + 125).await;
+        let crowded_out = nobody[0].session.event().await;
+        assert!(matches!(crowded_out, Some(Event::Closed(Closed::CrowdedOut))), "{crowded_out:?}");
+        stream(&mut port, &mut viewers, 10).await;
+        viewers.push(port.watch(Way::Udp(udp())).await);
+        stream(&mut port, &mut viewers, 10).await;
+    }
+}
