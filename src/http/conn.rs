@@ -171,8 +171,15 @@ fn outcome(ended: hyper::Result<()>) -> &'static str {
     match ended {
         Ok(()) => "closed",
         Err(e) if e.is_parse() => "not_http",
+        Err(e) if is_too_much(&e) => "rapid_reset",
         Err(_) => "error",
     }
+}
+
+/// The HTTP/2 library itself has had enough of streams that were reset as soon as they were opened (RFC 9113 7).
+fn is_too_much(error: &hyper::Error) -> bool {
+    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<h2::Error>());
+    cause.and_then(h2::Error::reason) == Some(h2::Reason::ENHANCE_YOUR_CALM)
 }
 
 /// While it lives, a response is being made or sent.
