@@ -17,7 +17,7 @@ pub mod timeline;
 pub mod timestamp;
 
 pub use fanout::{Cursor, Fanout};
-pub use name::{StreamKey, StreamName};
+pub use name::{Passphrase, StreamKey, StreamName};
 pub use registry::{Publication, Registry};
 pub use sample::{Announcement, Item, Layer, Parameters, Sample, Track, TrackId, TrackKind};
 pub use stream::Stream;

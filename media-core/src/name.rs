@@ -70,6 +70,34 @@ impl fmt::Debug for StreamKey {
     }
 }
 
+/// What SRT encrypts with: shared by a server and its publishers, and never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Passphrase(std::sync::Arc<str>);
+
+/// SRT takes no other lengths (draft-sharabayko-srt-01, 6.1.4).
+const PASSPHRASE_BYTES: std::ops::RangeInclusive<usize> = 10..=79;
+
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("has {0} characters, and must have {min} to {max}: SRT takes no other passphrase", min = PASSPHRASE_BYTES.start(), max = PASSPHRASE_BYTES.end())]
+pub struct PassphraseError(usize);
+
+impl Passphrase {
+    pub fn parse(text: &str) -> Result<Self, PassphraseError> {
+        if PASSPHRASE_BYTES.contains(&text.len()) { Ok(Self(text.into())) } else { Err(PassphraseError(text.len())) }
+    }
+
+    /// For whoever encrypts; never for a log.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Passphrase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Passphrase(..)")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -87,5 +115,8 @@ mod tests {
     #[test]
     fn a_key_is_never_printed() {
         assert_eq!(format!("{:?}", StreamKey::new("hunter2")), "StreamKey(..)");
+        assert_eq!(format!("{:?}", Passphrase::parse("0123456789")), "Ok(Passphrase(..))");
+        assert_eq!(Passphrase::parse("012345678"), Err(PassphraseError(9)));
+        assert_eq!(Passphrase::parse(&"x".repeat(80)), Err(PassphraseError(80)));
     }
 }
