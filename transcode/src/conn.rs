@@ -41,11 +41,11 @@ pub enum Ended {
     Protocol(#[from] wire::Error),
 }
 
-pub struct Worker {
+pub struct Worker<O = Order, R = Report> {
     name: StreamName,
     child: Child,
-    orders: mpsc::Sender<Order>,
-    pub reports: mpsc::Receiver<Result<Report, Ended>>,
+    orders: mpsc::Sender<O>,
+    pub reports: mpsc::Receiver<Result<R, Ended>>,
 }
 
 /// The child does not take what it is sent.
@@ -53,9 +53,10 @@ pub struct Worker {
 #[error("it does not take its input")]
 pub struct Stuck;
 
-impl Worker {
-    pub fn spawn(program: &Path, name: &StreamName) -> std::io::Result<Self> {
+impl<O: Message + Send + 'static, R: Message + Send + 'static> Worker<O, R> {
+    pub fn spawn(program: &Path, task: Option<&str>, name: &StreamName) -> std::io::Result<Self> {
         let mut child = Command::new(program)
+            .args(task)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -73,7 +74,7 @@ impl Worker {
         Ok(Self { name: name.clone(), child, orders, reports })
     }
 
-    pub fn send(&self, order: Order) -> Result<(), Stuck> {
+    pub fn send(&self, order: O) -> Result<(), Stuck> {
         self.orders.try_send(order).map_err(|_| Stuck)
     }
 
@@ -107,7 +108,7 @@ fn told(status: std::io::Result<ExitStatus>) -> String {
 }
 
 /// Ends, and so closes the child's input, when nobody can send orders any more or the child takes none.
-async fn write(mut stdin: ChildStdin, mut orders: mpsc::Receiver<Order>) {
+async fn write<O: Message>(mut stdin: ChildStdin, mut orders: mpsc::Receiver<O>) {
     while let Some(order) = orders.recv().await {
         if stdin.write_all_buf(&mut order.encode().into_buf()).await.is_err() {
             return;
@@ -115,8 +116,8 @@ async fn write(mut stdin: ChildStdin, mut orders: mpsc::Receiver<Order>) {
     }
 }
 
-async fn read(mut stdout: ChildStdout, reports: mpsc::Sender<Result<Report, Ended>>) {
-    let mut reader = Reader::<Report>::default();
+async fn read<R: Message>(mut stdout: ChildStdout, reports: mpsc::Sender<Result<R, Ended>>) {
+    let mut reader = Reader::<R>::default();
     let ended = loop {
         match stdout.read_buf(reader.buffer()).await {
             Ok(0) => break Ended::Closed,

@@ -1,6 +1,8 @@
 //! Makes of a stream what some viewers need and its publisher does not send: pictures without B-frames for WebRTC, Opus
 //! of AAC, AAC of Opus.
 //!
+//! `receive` lets the same program hold the listening end of SRT, since that comes with GStreamer too.
+//!
 //! This library starts one `codecast-transcode` per stream while something is in demand (`stream::Demand`), feeds it from
 //! the stream's window and pushes what comes back into the stream's made windows. It survives that process whatever
 //! happens to it, and links no GStreamer. `wire` is the protocol between the two, `lane` one output's rules, `sound` and
@@ -8,6 +10,7 @@
 
 pub mod lane;
 pub mod rate;
+pub mod receive;
 pub mod sound;
 pub mod wire;
 

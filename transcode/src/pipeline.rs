@@ -264,7 +264,7 @@ impl Task {
             };
             return self.lack(&sentence, now);
         };
-        match Worker::spawn(&program, &self.stream.name) {
+        match Worker::spawn(&program, None, &self.stream.name) {
             Ok(worker) => {
                 info!(stream = %self.stream.name, "transcoding starts");
                 self.shared.metrics.workers.inc();

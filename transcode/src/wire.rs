@@ -4,6 +4,8 @@
 //! order. `encode` keeps a payload apart, so that media is not copied; a `Reader` takes bytes as they come and gives
 //! whole messages. Either side may be broken: nothing here panics, and no frame is longer than `FRAME_BYTES_MAX`.
 
+pub mod receive;
+
 use std::{marker::PhantomData, sync::Arc};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -357,6 +359,8 @@ fn take_coded(mut fields: Bytes) -> Result<Coded, Error> {
 pub fn fuzz(data: &[u8]) {
     fuzz_as::<Order>(data);
     fuzz_as::<Report>(data);
+    fuzz_as::<receive::Listen>(data);
+    fuzz_as::<receive::Heard>(data);
 }
 
 fn fuzz_as<M: Message + std::fmt::Debug>(data: &[u8]) {

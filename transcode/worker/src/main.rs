@@ -1,11 +1,12 @@
 //! `codecast-transcode`: started by codecast, one for each stream that needs it; not for hand use.
 //!
 //! Orders come on standard input and are dealt out to one lane an output, each on its own thread; reports leave on
-//! standard output; standard error is the log. It ends with its input, and on anything it cannot go on after: codecast
+//! standard output; standard error is the log. `codecast-transcode receive` is the listening end of SRT instead. It ends with its input, and on anything it cannot go on after: codecast
 //! starts another.
 
 mod chain;
 mod lane;
+mod receive;
 mod sound;
 mod video;
 
@@ -42,6 +43,9 @@ fn run() -> Result<()> {
         told(info);
         exit(101);
     }));
+    if std::env::args().nth(1).as_deref() == Some("receive") {
+        return receive::run();
+    }
     gst::init().context("GStreamer cannot be loaded")?;
     let (reports, to_write) = mpsc::sync_channel(REPORTS_MAX);
     thread::spawn(move || write(&to_write));
