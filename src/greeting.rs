@@ -16,6 +16,7 @@ pub struct Facts<'a> {
     pub http: SocketAddr,
     pub https: Option<SocketAddr>,
     pub rtmp: SocketAddr,
+    pub srt: Option<SocketAddr>,
     /// This machine's address as others on its network see it, if it has one.
     pub lan: Option<IpAddr>,
     /// The first one is shown with its key.
@@ -53,6 +54,10 @@ pub fn rtmp_address(bound: SocketAddr) -> String {
     format!("rtmp://{}/live", reachable(bound))
 }
 
+pub fn srt_address(bound: SocketAddr) -> String {
+    format!("srt://{}", reachable(bound))
+}
+
 pub fn greeting(facts: &Facts<'_>) -> String {
     let mut text = String::new();
     // Writing to a String cannot fail.
@@ -70,6 +75,9 @@ fn write_greeting(out: &mut String, facts: &Facts<'_>) -> std::fmt::Result {
         "  Or by WHIP   {}/whip/{stream}   (OBS 30 and later; bearer token: the stream key)",
         http_address(facts.http)
     )?;
+    if let Some(srt) = facts.srt {
+        writeln!(out, "  Or by SRT    {}?streamid=publish:{stream}:KEY   (KEY: the stream key)", srt_address(srt))?;
+    }
     writeln!(out, "  Or a browser {}/studio?stream={stream}", http_address(facts.http))?;
     writeln!(out, "  Watch at     {}/watch/{stream}", http_address(facts.http))?;
     writeln!(out, "  What is live {}/", http_address(facts.http))?;
@@ -143,6 +151,7 @@ mod tests {
             http: "0.0.0.0:8080".parse().unwrap(),
             https: Some("0.0.0.0:8443".parse().unwrap()),
             rtmp: "0.0.0.0:1935".parse().unwrap(),
+            srt: Some("0.0.0.0:8890".parse().unwrap()),
             lan: Some("192.0.2.7".parse().unwrap()),
             credential: &credential,
             generated: true,
@@ -156,6 +165,7 @@ mod tests {
             "http://127.0.0.1:8080/watch/demo",
             "http://127.0.0.1:8080/whip/demo",
             "http://127.0.0.1:8080/studio?stream=demo",
+            "srt://127.0.0.1:8890?streamid=publish:demo:KEY",
             "https://127.0.0.1:8443/",
             "type 192.0.2.7 in place of 127.0.0.1",
             "codecast config",

@@ -15,6 +15,7 @@ mod keys;
 mod log;
 mod metrics;
 mod serve;
+mod srt;
 mod system;
 mod tls;
 

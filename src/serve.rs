@@ -17,7 +17,7 @@ use std::{
 use anyhow::{Context, anyhow, bail};
 use edge::whep::{self, Whep};
 use ingest::{
-    rtmp,
+    rtmp, srt as ingest_srt,
     whip::{self, Whip},
 };
 use media_core::Registry;
@@ -37,7 +37,7 @@ use crate::{
     http::{self, Health, Phase, pages},
     kept,
     keys::{self, DataDir},
-    log, metrics,
+    log, metrics, srt,
     system::{self, StopSignals},
     tls::{self, Tls},
 };
@@ -100,6 +100,8 @@ struct Running {
     /// Connections of viewers, open now.
     viewers: prometheus::IntGauge,
     rtmp: Part,
+    /// `None` where it is not served.
+    srt: Option<Part>,
     http: Part,
     /// As bound, where they are served.
     https: Option<SocketAddr>,
@@ -148,6 +150,7 @@ impl Running {
         )?;
         let whep = Whep::new(engine, Arc::downgrade(&registry), viewing(&config.webrtc), &metrics)?;
         let address = config.rtmp.address;
+        let srt = bind_srt(config, &registry, &admission, &publishers, &metrics).await?;
         let mut rtmp = rtmp::Listener::bind(address, ingesting(config), Arc::clone(&registry), admission, publishers)
             .await
             .map_err(|e| cannot_listen("RTMP", "rtmp.address", address, &e))?;
@@ -167,10 +170,26 @@ impl Running {
         );
         // The sender gone means stop too.
         let rtmp = Part::start(rtmp.local_addr(), |stopped| rtmp.serve(async { drop(stopped.await) }));
+        let srt = srt.map(|srt| Part::start(srt.local_addr(), |stopped| srt.serve(async { drop(stopped.await) })));
         let http = Part::start(http.local_addr()?, |stopped| http.serve(router, async { drop(stopped.await) }));
         health.enter(Phase::Ready);
         info!(http = %http.address, rtmp = %rtmp.address, %webrtc, version = env!("CARGO_PKG_VERSION"), "ready");
-        Ok(Self { health, registry, packager, transcoder, whip, whep, webrtc, had_streams, viewers, rtmp, http, https, rtmps })
+        Ok(Self {
+            health,
+            registry,
+            packager,
+            transcoder,
+            whip,
+            whep,
+            webrtc,
+            had_streams,
+            viewers,
+            rtmp,
+            srt,
+            http,
+            https,
+            rtmps,
+        })
     }
 
     /// The name of a part that has ended though nobody stopped it.
@@ -178,6 +197,7 @@ impl Running {
         tokio::select! {
             _ = &mut self.http.task => "HTTP",
             _ = &mut self.rtmp.task => "RTMP",
+            () = ended(self.srt.as_mut()) => "SRT",
         }
     }
 
@@ -188,18 +208,63 @@ impl Running {
         let drained = tokio::time::timeout(deadline, async {
             self.registry.drain();
             // Publishers take a moment to leave; viewers need not wait for that.
-            tokio::join!(self.rtmp.stop(), self.whip.ended(), self.whep.drain(), self.transcoder.drain(), async {
-                self.packager.drain().await;
-                if self.had_streams.load(Ordering::Relaxed) && self.viewers.get() > 0 {
-                    tokio::time::sleep(LAST_LOOK).await;
+            tokio::join!(
+                self.rtmp.stop(),
+                stop(self.srt),
+                self.whip.ended(),
+                self.whep.drain(),
+                self.transcoder.drain(),
+                async {
+                    self.packager.drain().await;
+                    if self.had_streams.load(Ordering::Relaxed) && self.viewers.get() > 0 {
+                        tokio::time::sleep(LAST_LOOK).await;
+                    }
                 }
-            });
+            );
             self.http.stop().await;
         });
         match drained.await {
             Ok(()) => info!("stopped"),
             Err(_) => warn!("stopped at the deadline, with connections still open (shutdown.deadline)"),
         }
+    }
+}
+
+async fn bind_srt(
+    config: &Config,
+    registry: &Arc<Registry>,
+    admission: &Arc<ByKey>,
+    publishers: &ingest::metrics::Metrics,
+    metrics: &prometheus::Registry,
+) -> anyhow::Result<Option<ingest_srt::Listener>> {
+    let Some(address) = config.srt.address else { return Ok(None) };
+    let configured = config.transcode.program.clone();
+    if transcode::find_program(configured.as_deref()).is_none() {
+        warn!("publishers by SRT will be refused: {}", srt::MISSING);
+    }
+    let listener = ingest_srt::Listener::bind(
+        address,
+        receiving(config),
+        Arc::clone(registry),
+        admission.clone(),
+        Arc::new(srt::Programs { configured }),
+        publishers.clone(),
+        ingest_srt::Metrics::new(metrics)?,
+    );
+    listener.await.map(Some).map_err(|e| cannot_listen("SRT", "srt.address", address, &e))
+}
+
+/// Of a part that may be missing.
+async fn ended(part: Option<&mut Part>) {
+    match part {
+        Some(part) => _ = (&mut part.task).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn stop(part: Option<Part>) {
+    if let Some(part) = part {
+        part.stop().await;
     }
 }
 
@@ -314,6 +379,20 @@ fn ingesting(config: &Config) -> rtmp::Config {
     }
 }
 
+fn receiving(config: &Config) -> ingest_srt::Config {
+    let srt = &config.srt;
+    ingest_srt::Config {
+        passphrase: srt.passphrase.clone(),
+        latency: srt.latency,
+        caps: rtmp::gate::Caps {
+            connections_max: srt.connections_max,
+            pending_max: srt.pending_max,
+            pending_per_address_max: srt.pending_per_address_max,
+        },
+        admission_timeout: config.publish.admission_deadline,
+    }
+}
+
 /// Resolves when a part has to stop.
 type Stopped = oneshot::Receiver<()>;
 
@@ -363,6 +442,7 @@ struct Ready<'a> {
     /// Empty where it is not served.
     https: String,
     rtmps: String,
+    srt: String,
     stream: &'a str,
     stream_key: &'a str,
 }
@@ -374,6 +454,7 @@ fn announce(args: &Serve, running: &Running, announced: &Announced<'_>) -> anyho
         http,
         https: running.https,
         rtmp,
+        srt: running.srt.as_ref().map(|srt| srt.address),
         lan: system::lan_address(),
         credential: first,
         generated: announced.generated,
@@ -388,6 +469,7 @@ fn announce(args: &Serve, running: &Running, announced: &Announced<'_>) -> anyho
         webrtc: running.webrtc.to_string(),
         https: running.https.map(greeting::https_address).unwrap_or_default(),
         rtmps: running.rtmps.map(greeting::rtmps_address).unwrap_or_default(),
+        srt: running.srt.as_ref().map(|srt| greeting::srt_address(srt.address)).unwrap_or_default(),
         stream: first.stream.as_str(),
         stream_key: first.key.expose(),
     };
@@ -415,6 +497,7 @@ mod tests {
     fn the_reference_and_the_parts_agree_on_defaults() {
         let config = Config::new(&Layers::reference()).unwrap();
         assert_eq!(format!("{:?}", ingesting(&config)), format!("{:?}", rtmp::Config::default()));
+        assert_eq!(format!("{:?}", receiving(&config)), format!("{:?}", ingest_srt::Config::default()));
         assert_eq!(format!("{:?}", packaging(&config.hls)), format!("{:?}", hls::Config::default()));
         assert_eq!(format!("{:?}", transcoding(&config.transcode)), format!("{:?}", transcode::Config::default()));
     }

@@ -8,6 +8,7 @@ use media_core::{StreamKey, StreamName};
 pub enum Protocol {
     Rtmp,
     Whip,
+    Srt,
 }
 
 /// What a publisher showed. The key is the only secret in it, and prints as `StreamKey(..)`.
@@ -15,7 +16,7 @@ pub enum Protocol {
 pub struct PublishRequest {
     pub protocol: Protocol,
     pub peer: IpAddr,
-    /// RTMP's application: what stands between the host and the key. WHIP has none.
+    /// RTMP's application: what stands between the host and the key. WHIP and SRT have none.
     pub app: String,
     pub key: StreamKey,
 }

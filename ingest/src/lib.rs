@@ -1,7 +1,7 @@
-//! Publishers in: RTMP connections and WHIP sessions become Samples of a stream that a lease guards.
+//! Publishers in: RTMP connections, WHIP and SRT sessions become Samples of a stream that a lease guards.
 //!
 //! `rtmp::session` is RTMP without a socket, `repair` the clocks of an RTMP publisher,
-//! `whip::publisher` frames of WebRTC to Samples, `admission` the question who may publish.
+//! `whip::publisher` frames of WebRTC to Samples, `srt::feed` a transport stream to Samples, `admission` the question who may publish.
 //! Files named `listener`, `conn` and `server` are the shells that own sockets, time and tasks.
 //!
 //! What lives downstream of the `registry` (packaging, transcoding) is none of this crate's
@@ -11,4 +11,5 @@ pub mod admission;
 pub mod metrics;
 pub mod repair;
 pub mod rtmp;
+pub mod srt;
 pub mod whip;

@@ -194,6 +194,11 @@ struct AudioCount {
 impl Clocks {
     /// The decoding and presentation time of an access unit, of the picture or a layer of it.
     pub fn picture(&mut self, id: TrackId, told: impl Into<Told>, offset_ms: i32) -> Stamp {
+        self.picture_after(id, told, i64::from(offset_ms) * TICKS_PER_MS)
+    }
+
+    /// The same, presented so many ticks of `VIDEO_TIMESCALE` after it is decoded.
+    pub fn picture_after(&mut self, id: TrackId, told: impl Into<Told>, offset: i64) -> Stamp {
         let told = told.into();
         let out_ms = self.rebase(id, told.ms, None);
         let wanted = out_ms.saturating_mul(TICKS_PER_MS).saturating_add(told.added(VIDEO_TIMESCALE));
@@ -207,10 +212,10 @@ impl Clocks {
             _ => wanted,
         };
         track.last_ticks = Some(dts);
-        let mut pts = wanted.saturating_add(i64::from(offset_ms) * TICKS_PER_MS);
+        let mut pts = wanted.saturating_add(offset);
         if pts < dts {
             // A clamped decoding time takes its presentation time along; only a negative offset is the encoder's fault.
-            if offset_ms < 0 {
+            if offset < 0 {
                 self.repairs.count(Repair::PtsClamped);
             }
             pts = dts;

@@ -17,6 +17,7 @@ use std::{
 
 pub use error::Error;
 pub use layers::{Layers, REFERENCE};
+use media_core::Passphrase;
 pub use streams::{Credential, check_key};
 use transport::resource::{IceLogin, IceServer, Reach};
 use values::Reader;
@@ -26,6 +27,7 @@ pub struct Config {
     pub http: Http,
     pub tls: Tls,
     pub rtmp: Rtmp,
+    pub srt: Srt,
     pub publish: Publish,
     pub hls: Hls,
     pub webrtc: WebRtc,
@@ -66,6 +68,18 @@ pub struct Rtmp {
     pub handshake_timeout: Duration,
     pub publish_timeout: Duration,
     pub idle_timeout: Duration,
+}
+
+#[derive(Clone, Debug)]
+pub struct Srt {
+    /// `None`: not served.
+    pub address: Option<SocketAddr>,
+    /// `None`: nobody encrypts.
+    pub passphrase: Option<Passphrase>,
+    pub latency: Duration,
+    pub connections_max: usize,
+    pub pending_max: usize,
+    pub pending_per_address_max: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -138,6 +152,8 @@ const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
 /// Above this a limit on connections is a typing mistake: no machine has the descriptors.
 const CONNECTIONS_MAX: usize = 1_000_000;
+/// Each is a process.
+const SRT_CONNECTIONS_MAX: usize = 1000;
 
 /// More threads than this on one port wait for each other.
 const SHARDS_MAX: usize = 64;
@@ -155,6 +171,7 @@ impl Config {
             http: Http::read(reader)?,
             tls: Tls::read(reader)?,
             rtmp: Rtmp::read(reader)?,
+            srt: Srt::read(reader)?,
             publish: Publish { admission_deadline: reader.duration("publish.admission_deadline", 100 * MS..=30 * SECOND)? },
             hls: Hls::read(reader)?,
             webrtc: WebRtc::read(reader)?,
@@ -210,6 +227,20 @@ impl Rtmp {
             handshake_timeout: reader.duration("rtmp.handshake_timeout", 100 * MS..=60 * SECOND)?,
             publish_timeout: reader.duration("rtmp.publish_timeout", 100 * MS..=60 * SECOND)?,
             idle_timeout: reader.duration("rtmp.idle_timeout", SECOND..=300 * SECOND)?,
+        })
+    }
+}
+
+impl Srt {
+    fn read(reader: &Reader<'_>) -> Result<Self, Error> {
+        let passphrase = |text: &str| (!text.is_empty()).then(|| Passphrase::parse(text)).transpose().map_err(|e| e.to_string());
+        Ok(Self {
+            address: reader.address_or_off("srt.address")?,
+            passphrase: reader.text("srt.passphrase", passphrase)?,
+            latency: reader.duration("srt.latency", 20 * MS..=10 * SECOND)?,
+            connections_max: reader.number("srt.connections_max", 1..=SRT_CONNECTIONS_MAX)?,
+            pending_max: reader.number("srt.pending_max", 1..=SRT_CONNECTIONS_MAX)?,
+            pending_per_address_max: reader.number("srt.pending_per_address_max", 1..=SRT_CONNECTIONS_MAX)?,
         })
     }
 }
@@ -346,6 +377,7 @@ mod tests {
         let config = Config::new(&Layers::reference()).unwrap();
         assert_eq!(config.http.address.to_string(), "0.0.0.0:8080");
         assert_eq!(config.rtmp.address.to_string(), "0.0.0.0:1935");
+        assert_eq!(config.srt.address.map(|address| address.to_string()).as_deref(), Some("0.0.0.0:8890"));
         assert_eq!(config.hls.resume_window, 60 * SECOND);
         assert_eq!(config.publish.admission_deadline, 3 * SECOND);
         assert_eq!(config.shutdown.deadline, 8 * SECOND);
@@ -397,6 +429,10 @@ mod tests {
             "[rtmp]\naddress = \"localhost\"",
             "`rtmp.address` in c.toml line 2 is \"localhost\", which is no address with a port, as in \"0.0.0.0:8080\", \
              \"[::]:8080\" or \"127.0.0.1:0\"",
+        );
+        check(
+            "[srt]\npassphrase = \"too short\"",
+            "`srt.passphrase` in c.toml line 2 has 9 characters, and must have 10 to 79: SRT takes no other passphrase",
         );
         check("[webrtc]\ntcp = \"yes\"", "`webrtc.tcp` in c.toml line 2 is \"yes\", and must be \"on\" or \"off\"");
         check(

@@ -1,0 +1,52 @@
+//! Where SRT's port meets the program that receives for it: `codecast-transcode receive`, one a publisher.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    task::{Context, Poll},
+};
+
+use ingest::srt::{Heard, Receiver, Receivers, Starting, Wanted};
+use transcode::{receive, wire::receive as wire};
+
+/// Starts them with the program that is configured, or found.
+pub struct Programs {
+    pub configured: Option<PathBuf>,
+}
+
+/// What to do where there is none.
+pub const MISSING: &str = "codecast-transcode is neither beside this program nor in PATH (transcode.program): install it";
+
+impl Receivers for Programs {
+    fn start(&self, wanted: Wanted) -> Starting<'_> {
+        Box::pin(async move {
+            let program = transcode::find_program(self.configured.as_deref()).ok_or(MISSING)?;
+            let latency_ms = u32::try_from(wanted.latency.as_millis()).unwrap_or(u32::MAX);
+            let listen = wire::Listen { from_port: wanted.from.port(), latency_ms, passphrase: wanted.passphrase };
+            let started = receive::start(&program, &wanted.stream, listen).await;
+            started.map(|receiver| Box::new(Program(receiver)) as Box<dyn Receiver>).map_err(|error| error.to_string())
+        })
+    }
+}
+
+struct Program(receive::Receiver);
+
+impl Receiver for Program {
+    fn address(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.0.port).into()
+    }
+
+    fn poll_heard(&mut self, cx: &mut Context<'_>) -> Poll<Result<Heard, String>> {
+        loop {
+            return Poll::Ready(match std::task::ready!(self.0.poll_heard(cx)) {
+                Ok(wire::Heard::Bytes(bytes)) => Ok(Heard::Bytes(bytes)),
+                Ok(wire::Heard::Losses { lost, repaired }) => Ok(Heard::Losses { lost, repaired }),
+                Ok(wire::Heard::Gone) => Ok(Heard::Gone),
+                Ok(wire::Heard::Failed(sentence)) => Err(sentence),
+                // Said before, and nothing new.
+                Ok(wire::Heard::Listening { .. }) => continue,
+                Err(words) => Err(words),
+            });
+        }
+    }
+}
