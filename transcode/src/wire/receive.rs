@@ -23,8 +23,8 @@ pub enum Heard {
     Listening { port: u16 },
     /// What the caller sent, in order.
     Bytes(Bytes),
-    /// So many packets are lost for good; so many were, and came after all. Since the start.
-    Losses { lost: u64, repaired: u64 },
+    /// So many packets were missed and asked for again, since the start.
+    Lost(u64),
     /// Nothing more comes: the caller has gone.
     Gone,
     /// It cannot be done here. Why, as a sentence.
@@ -34,7 +34,7 @@ pub enum Heard {
 const LISTEN: u8 = 32;
 const LISTENING: u8 = 48;
 const BYTES: u8 = 49;
-const LOSSES: u8 = 50;
+const LOST: u8 = 50;
 const GONE: u8 = 51;
 const FAILED: u8 = 52;
 
@@ -70,10 +70,9 @@ impl Message for Heard {
                 fields.put_u8(BYTES);
                 return bytes.clone();
             }
-            Self::Losses { lost, repaired } => {
-                fields.put_u8(LOSSES);
-                fields.put_u64(*lost);
-                fields.put_u64(*repaired);
+            Self::Lost(packets) => {
+                fields.put_u8(LOST);
+                fields.put_u64(*packets);
             }
             Self::Gone => fields.put_u8(GONE),
             Self::Failed(sentence) => {
@@ -85,9 +84,8 @@ impl Message for Heard {
     }
 
     fn read(tag: u8, mut fields: Bytes) -> Result<Self, Error> {
-        let mut number = || fields.try_get_u64().map_err(|_| Error::Short);
         Ok(match tag {
-            LOSSES => Self::Losses { lost: number()?, repaired: number()? },
+            LOST => Self::Lost(fields.try_get_u64().map_err(|_| Error::Short)?),
             LISTENING => Self::Listening { port: fields.try_get_u16().map_err(|_| Error::Short)? },
             BYTES => Self::Bytes(fields),
             GONE => Self::Gone,
@@ -118,7 +116,7 @@ mod tests {
         check(Heard::Listening { port: 8890 });
         check(Heard::Bytes(Bytes::from_static(b"G...")));
         check(Heard::Bytes(Bytes::new()));
-        check(Heard::Losses { lost: 1, repaired: u64::MAX });
+        check(Heard::Lost(u64::MAX));
         check(Heard::Gone);
         check(Heard::Failed("no".into()));
     }

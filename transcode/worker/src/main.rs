@@ -6,7 +6,8 @@
 
 mod chain;
 mod lane;
-mod receive;
+mod listener;
+
 mod sound;
 mod video;
 
@@ -44,7 +45,7 @@ fn run() -> Result<()> {
         exit(101);
     }));
     if std::env::args().nth(1).as_deref() == Some("receive") {
-        return receive::run();
+        return listener::run();
     }
     gst::init().context("GStreamer cannot be loaded")?;
     let (reports, to_write) = mpsc::sync_channel(REPORTS_MAX);

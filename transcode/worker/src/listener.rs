@@ -162,15 +162,11 @@ fn wait(pipeline: &gst::Pipeline, heard: &mpsc::SyncSender<Heard>) -> Result<()>
 /// `srtsrc` counts for each caller; here is one at most.
 fn tell_losses(pipeline: &gst::Pipeline, heard: &mpsc::SyncSender<Heard>) -> Result<()> {
     let Some(source) = pipeline.by_name("source") else { return Ok(()) };
-    let stats = source.property::<gst::Structure>("stats");
-    let count = |structure: &gst::StructureRef, name: &str| {
-        let value = structure.get::<i64>(name).or_else(|_| structure.get::<i32>(name).map(i64::from));
-        value.ok().and_then(|value| u64::try_from(value).ok()).unwrap_or(0)
-    };
-    let dropped = count(&stats, "packets-received-dropped");
-    let lost = count(&stats, "packets-received-lost");
-    heard.send(Heard::Losses { lost: dropped, repaired: lost.saturating_sub(dropped) })?;
-    Ok(())
+    let callers = source.property::<gst::Structure>("stats").get::<glib::ValueArray>("callers");
+    let caller = callers.ok().and_then(|callers| callers.first().and_then(|caller| caller.get::<gst::Structure>().ok()));
+    let lost =
+        caller.and_then(|caller| caller.get::<i32>("packets-received-lost").ok()).and_then(|lost| u64::try_from(lost).ok());
+    lost.map_or(Ok(()), |lost| heard.send(Heard::Lost(lost)).context("nobody listens"))
 }
 
 fn write(heard: &mpsc::Receiver<Heard>) {
