@@ -10,7 +10,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 cd "$here/.."
 
 all=(stun sdp rtcp depacketize depacketize_hevc depacketize_av1 receiver session wire flv_tag rtmp_session
-    chunk amf0 codec_headers directives)
+    srt transport_stream chunk amf0 codec_headers directives)
 seconds=60
 targets=()
 for word in "$@"; do

@@ -1,10 +1,10 @@
-//! Replays `fuzz/corpus` of RTMP's targets: every input that was worth keeping goes through the same body again.
+//! Replays `fuzz/corpus` of the targets of RTMP and SRT: every input that was worth keeping goes through the same body again.
 //!
 //! `scripts/fuzz.sh` finds new ones.
 
 use std::{fs, path::Path, time::Instant};
 
-use ingest::rtmp::fuzz;
+use ingest::{rtmp::fuzz, srt};
 
 /// What keeps a replay short: a corpus is merged (`-merge=1`) before it is committed.
 const FILES_MAX: usize = 40;
@@ -41,4 +41,14 @@ fn chunk_holds() {
 #[test]
 fn amf0_holds() {
     replay("amf0", fuzz::amf0);
+}
+
+#[test]
+fn srt_holds() {
+    replay("srt", srt::fuzz::srt);
+}
+
+#[test]
+fn transport_stream_holds() {
+    replay("transport_stream", srt::fuzz::transport_stream);
 }

@@ -41,8 +41,12 @@ use crate::{
     },
 };
 
-/// How often a held request asks for the lease again. Once decides it; the rest is for a clock that rounds.
-const ASK_AGAIN_MAX: usize = 3;
+/// How often a held request asks for the lease again. Twice decides it; the rest is for a clock that rounds.
+const ASK_AGAIN_MAX: usize = 4;
+/// What a publisher that is gone has sent comes later by its latency, and a bit: until then its silence says nothing. At most
+/// so long, since a caller waits for three seconds in all.
+const GRACE: Duration = Duration::from_millis(150);
+const GRACE_MAX: Duration = Duration::from_millis(750);
 /// From the receiver's start to its answer. The receiver is on this machine; a caller that asks for a wrong version is
 /// refused, and so answered, too.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -77,8 +81,8 @@ pub trait Receiver: Send + Sync {
 pub enum Heard {
     /// The transport stream, in order.
     Bytes(Bytes),
-    /// Packets lost for good, and lost and sent again, since the start.
-    Losses { lost: u64, repaired: u64 },
+    /// Packets that were missed and asked for again, since the start.
+    Lost(u64),
     /// The caller has gone.
     Gone,
 }
@@ -131,8 +135,7 @@ pub async fn serve(caller: Caller, shared: Arc<Shared>) {
     shared.metrics.ended(&reason);
     if totals.connected {
         info!(
-            %reason, video = totals.video, audio = totals.audio, bytes = totals.bytes, lost = totals.lost,
-            resent = totals.repaired, repairs = ?totals.repairs, dropped = ?totals.drops, "publisher ended"
+            %reason, video = totals.video, audio = totals.audio, bytes = totals.bytes, lost = totals.lost, repairs = ?totals.repairs, dropped = ?totals.drops, "publisher ended"
         );
     } else {
         info!(%reason, "publisher rejected");
@@ -156,7 +159,6 @@ struct Totals {
     video: u64,
     audio: u64,
     lost: u64,
-    repaired: u64,
     /// As far as the metrics have them.
     repairs: Repairs,
     drops: Drops,
@@ -184,24 +186,32 @@ impl Conn {
             Ok(Verdict::Allow { .. }) => return Err(CloseReason::OtherName),
             Ok(Verdict::Deny { reason }) => return Err(CloseReason::Denied(reason)),
             Err(_) => {
-                return Err(CloseReason::Denied(Cow::Borrowed("whoever knows the stream keys did not answer in time: try again")));
+                return Err(CloseReason::Denied(Cow::Borrowed(
+                    "whoever knows the stream keys did not answer in time: try again",
+                )));
             }
         };
         Span::current().record("stream", stream.as_str());
-        let publication = self.acquire(&stream, &key).await?;
+        // It is set alike mostly: to the one that was there before.
+        let grace = (asked.latency.max(self.shared.latency) + GRACE).min(GRACE_MAX);
+        let publication = self.acquire(&stream, &key, grace).await?;
         Span::current().record("publisher", publication.epoch());
         Ok(Admitted { publication })
     }
 
     /// Waits while a publisher with the same key holds the name, then asks again. The caller repeats itself meanwhile.
-    async fn acquire(&self, stream: &StreamName, key: &StreamKey) -> Result<Publication, CloseReason> {
-        let mut claim = None;
+    async fn acquire(&self, stream: &StreamName, key: &StreamKey, grace: Duration) -> Result<Publication, CloseReason> {
+        let (mut claim, mut grace) = (None, Some(grace));
         for _ in 0..ASK_AGAIN_MAX {
             match self.shared.registry.acquire(stream, key, claim, Instant::now().into_std()) {
                 Acquire::Granted(publication) => return Ok(publication),
                 Acquire::Refused(refusal) => return Err(CloseReason::Refused(refusal)),
                 Acquire::Held { until, claim: seen } => {
-                    debug!("held: a publisher with the same key has the name");
+                    if let Some(grace) = grace.take() {
+                        debug!("held: a publisher with the same key has the name");
+                        tokio::time::sleep(grace).await;
+                        continue;
+                    }
                     claim.get_or_insert(seen);
                     sleep_until(Instant::from_std(until)).await;
                 }
@@ -385,11 +395,10 @@ impl Live<'_> {
     fn handle_heard(&mut self, heard: Result<Heard, String>) -> Result<(), CloseReason> {
         match heard {
             Ok(Heard::Bytes(bytes)) => self.feed(&bytes),
-            Ok(Heard::Losses { lost, repaired }) => {
-                let (totals, metrics) = (&mut self.conn.totals, &self.conn.shared.metrics);
-                metrics.lost.inc_by(lost.saturating_sub(totals.lost));
-                metrics.repaired.inc_by(repaired.saturating_sub(totals.repaired));
-                (totals.lost, totals.repaired) = (lost.max(totals.lost), repaired.max(totals.repaired));
+            Ok(Heard::Lost(packets)) => {
+                let known = &mut self.conn.totals.lost;
+                self.conn.shared.metrics.lost.inc_by(packets.saturating_sub(*known));
+                *known = packets.max(*known);
                 Ok(())
             }
             Ok(Heard::Gone) => {

@@ -130,8 +130,10 @@ impl Feed {
         let unit = match picture.take(&pes.payload) {
             Ok(unit) => unit,
             Err(Wrong::Parameters(words)) => return Err(Refused::PictureParameters(words)),
-            Err(Wrong::Malformed) => return Ok(self.drops.count(Dropped::Malformed)),
-            Err(Wrong::NoConfiguration) => return Ok(self.drops.count(Dropped::NoConfiguration)),
+            Err(wrong) => {
+                self.drops.count(if wrong == Wrong::Malformed { Dropped::Malformed } else { Dropped::NoConfiguration });
+                return Ok(());
+            }
         };
         if unit.anew || track.is_none() {
             let parameters = picture.parameters().cloned();

@@ -12,7 +12,6 @@ pub struct Metrics {
     pub sessions: IntGauge,
     pub start: Histogram,
     pub lost: IntCounter,
-    pub repaired: IntCounter,
     strays: [IntCounter; Stray::ALL.len()],
     outcomes: [IntCounter; CloseReason::OUTCOMES.len()],
 }
@@ -27,9 +26,9 @@ impl Metrics {
             "From an admitted SRT caller's request to its connection: mostly the start of its receiving program.",
         );
         let start = Histogram::with_opts(start.buckets(START_BUCKETS.into()))?;
-        let packets = IntCounterVec::new(
-            Opts::new("codecast_srt_packets_total", "SRT packets that the network has lost, by what became of it."),
-            &["fate"],
+        let lost = IntCounter::new(
+            "codecast_srt_packets_lost_total",
+            "SRT packets that were missed and asked for again. What did not come in time all the same is a dropped message of reason malformed.",
         )?;
         let strays = IntCounterVec::new(
             Opts::new("codecast_srt_stray_datagrams_total", "Datagrams on SRT's port that belong to nothing, by why."),
@@ -41,14 +40,14 @@ impl Metrics {
         )?;
         registry.register(Box::new(sessions.clone()))?;
         registry.register(Box::new(start.clone()))?;
-        for vec in [&packets, &strays, &outcomes] {
+        registry.register(Box::new(lost.clone()))?;
+        for vec in [&strays, &outcomes] {
             registry.register(Box::new(vec.clone()))?;
         }
         Ok(Self {
             sessions,
             start,
-            lost: packets.with_label_values(&["lost"]),
-            repaired: packets.with_label_values(&["repaired"]),
+            lost,
             strays: Stray::ALL.map(|stray| strays.with_label_values(&[stray.as_str()])),
             outcomes: CloseReason::OUTCOMES.map(|outcome| outcomes.with_label_values(&[outcome])),
         })

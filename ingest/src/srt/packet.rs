@@ -4,6 +4,8 @@
 //! Pure. What is read here came from anybody; what is written is a copy of what was read, with some fields replaced, so
 //! an answer is never longer than its question.
 
+use std::time::Duration;
+
 /// 3: four words, of which the last is the socket that the datagram is for.
 pub const HEADER_BYTES: usize = 16;
 /// 3.2.1: the header and twelve words, without extensions.
@@ -89,6 +91,8 @@ pub struct Conclusion {
     pub encrypted: bool,
     /// Of libsrt, as 0xMMmmpp.
     pub version: u32,
+    /// How late it lets its media be played, so that losses can be repaired.
+    pub latency: Duration,
 }
 
 impl std::fmt::Debug for Conclusion {
@@ -198,6 +202,7 @@ impl Handshake<'_> {
             stream_id: String::new(),
             encrypted: short(self.0, AT_ENCRYPTION) != 0,
             version: 0,
+            latency: Duration::ZERO,
         };
         // Without flags nothing follows, whatever lies there (3.2.1).
         let mut rest = if short(self.0, AT_EXTENSION) == 0 { &[][..] } else { &self.0[HANDSHAKE_BYTES..] };
@@ -206,7 +211,11 @@ impl Handshake<'_> {
             let (kind, words) = (short(head, 0), usize::from(short(head, 2)));
             let (content, tail) = tail.split_at_checked(words * 4).ok_or(Unreadable::Extensions)?;
             match kind {
-                EXTENSION_REQUEST if words >= 1 => conclusion.version = word(content, 0),
+                EXTENSION_REQUEST if words >= 3 => {
+                    conclusion.version = word(content, 0);
+                    // 3.2.1.1: the receiver's, and the sender's.
+                    conclusion.latency = Duration::from_millis(short(content, 8).max(short(content, 10)).into());
+                }
                 EXTENSION_KEYS => conclusion.encrypted = true,
                 EXTENSION_STREAM_ID => conclusion.stream_id = stream_id(content)?,
                 _ => (),

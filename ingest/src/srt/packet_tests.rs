@@ -28,6 +28,7 @@ fn a_callers_conclusion_tells_who_it_is() {
         let conclusion = handshake.conclusion().unwrap();
         assert_eq!((conclusion.stream_id.as_str(), conclusion.encrypted), (stream_id, encrypted));
         assert_eq!((conclusion.version, conclusion.socket), (0x0001_0501, handshake.socket()));
+        assert_eq!(conclusion.latency, Duration::from_millis(120));
         assert!(!format!("{handshake:?} {conclusion:?}").contains("abcdef"), "a key is not printed");
     };
     check(CONCLUSION, "publish:demo:0123456789abcdef", false);

@@ -9,6 +9,8 @@ const TABLE_ASSOCIATION: u8 = 0;
 const TABLE_MAP: u8 = 2;
 /// 2.4.4.3: length of a section behind its first three bytes.
 const SECTION_BYTES_MAX: usize = 1021 + 3;
+/// The eight bytes that all have, and the checksum.
+const SECTION_BYTES_MIN: usize = 8 + CHECKSUM_BYTES;
 const CHECKSUM_BYTES: usize = 4;
 const DESCRIPTOR_REGISTRATION: u8 = 0x05;
 const DESCRIPTOR_AC3: u8 = 0x6a;
@@ -112,7 +114,7 @@ impl Sections {
         }
         self.bytes.extend_from_slice(&payload[..payload.len().min(SECTION_BYTES_MAX - self.bytes.len())]);
         let length = 3 + (usize::from(*self.bytes.get(1)? & 0xf) << 8 | usize::from(*self.bytes.get(2)?));
-        if length > SECTION_BYTES_MAX || length < 3 + 5 + CHECKSUM_BYTES {
+        if !(SECTION_BYTES_MIN..=SECTION_BYTES_MAX).contains(&length) {
             self.open = false;
             return None;
         }
