@@ -6,12 +6,12 @@ use std::path::Path;
 
 use transport::{Engine, StartError, sdp::Protocol};
 
-use crate::{cli, config::Config, serve};
+use crate::{cli, config::Config, serve, srt};
 
 /// True when nothing has to be done.
 pub async fn run(config: &Config) -> bool {
     let webrtc = webrtc(config).await;
-    webrtc & helper(config.transcode.program.as_deref())
+    webrtc & helper(config.transcode.program.as_deref()) & srt(config).await
 }
 
 async fn webrtc(config: &Config) -> bool {
@@ -47,6 +47,16 @@ fn helper(configured: Option<&Path>) -> bool {
             "codecast-transcode is neither beside this program nor in PATH (transcode.program): streams with B-frames cannot be \
              watched by WebRTC, RTMP's sound not heard there, and WHIP's sound is Opus in HLS",
         ),
+    }
+}
+
+async fn srt(config: &Config) -> bool {
+    if config.srt.address.is_none() {
+        return true;
+    }
+    match (srt::Programs { configured: config.transcode.program.clone() }).test().await {
+        Ok(()) => say(true, "SRT can be received"),
+        Err(words) => say(false, &format!("SRT cannot be received: {words}")),
     }
 }
 

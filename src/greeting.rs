@@ -76,7 +76,7 @@ fn write_greeting(out: &mut String, facts: &Facts<'_>) -> std::fmt::Result {
         http_address(facts.http)
     )?;
     if let Some(srt) = facts.srt {
-        writeln!(out, "  Or by SRT    {}?streamid=publish:{stream}:KEY   (KEY: the stream key)", srt_address(srt))?;
+        writeln!(out, "  Or by SRT    {}   (stream id: the stream key; OBS has it in the same field)", srt_address(srt))?;
     }
     writeln!(out, "  Or a browser {}/studio?stream={stream}", http_address(facts.http))?;
     writeln!(out, "  Watch at     {}/watch/{stream}", http_address(facts.http))?;
@@ -165,7 +165,7 @@ mod tests {
             "http://127.0.0.1:8080/watch/demo",
             "http://127.0.0.1:8080/whip/demo",
             "http://127.0.0.1:8080/studio?stream=demo",
-            "srt://127.0.0.1:8890?streamid=publish:demo:KEY",
+            "srt://127.0.0.1:8890 ",
             "https://127.0.0.1:8443/",
             "type 192.0.2.7 in place of 127.0.0.1",
             "codecast config",

@@ -238,20 +238,25 @@ async fn bind_srt(
     metrics: &prometheus::Registry,
 ) -> anyhow::Result<Option<ingest_srt::Listener>> {
     let Some(address) = config.srt.address else { return Ok(None) };
-    let configured = config.transcode.program.clone();
-    if transcode::find_program(configured.as_deref()).is_none() {
-        warn!("publishers by SRT will be refused: {}", srt::MISSING);
-    }
+    let programs = Arc::new(srt::Programs { configured: config.transcode.program.clone() });
+    tokio::spawn(test_receiver(Arc::clone(&programs)));
     let listener = ingest_srt::Listener::bind(
         address,
         receiving(config),
         Arc::clone(registry),
         admission.clone(),
-        Arc::new(srt::Programs { configured }),
+        programs,
         publishers.clone(),
         ingest_srt::Metrics::new(metrics)?,
     );
     listener.await.map(Some).map_err(|e| cannot_listen("SRT", "srt.address", address, &e))
+}
+
+/// The self-test of SRT.
+async fn test_receiver(programs: Arc<srt::Programs>) {
+    if let Err(words) = programs.test().await {
+        warn!("publishers by SRT will be refused until this is mended: {words}");
+    }
 }
 
 /// Of a part that may be missing.

@@ -4,9 +4,11 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use ingest::srt::{Heard, Receiver, Receivers, Starting, Wanted};
+use media_core::StreamName;
 use transcode::{receive, wire::receive as wire};
 
 /// Starts them with the program that is configured, or found.
@@ -15,7 +17,17 @@ pub struct Programs {
 }
 
 /// What to do where there is none.
-pub const MISSING: &str = "codecast-transcode is neither beside this program nor in PATH (transcode.program): install it";
+const MISSING: &str = "codecast-transcode is neither beside this program nor in PATH (transcode.program): install it";
+
+impl Programs {
+    /// Starts one that nobody calls: whether it can be, in words. It also makes the first publisher's start a fast one, since
+    /// on a new machine GStreamer looks at all of its plugins once.
+    pub async fn test(&self) -> Result<(), String> {
+        let stream = StreamName::parse("self-test").map_err(|error| error.to_string())?;
+        let from = (Ipv4Addr::LOCALHOST, 0).into();
+        self.start(Wanted { stream, from, latency: Duration::ZERO, passphrase: None }).await.map(drop)
+    }
+}
 
 impl Receivers for Programs {
     fn start(&self, wanted: Wanted) -> Starting<'_> {
@@ -40,7 +52,7 @@ impl Receiver for Program {
         loop {
             return Poll::Ready(match std::task::ready!(self.0.poll_heard(cx)) {
                 Ok(wire::Heard::Bytes(bytes)) => Ok(Heard::Bytes(bytes)),
-                Ok(wire::Heard::Losses { lost, repaired }) => Ok(Heard::Losses { lost, repaired }),
+                Ok(wire::Heard::Lost(packets)) => Ok(Heard::Lost(packets)),
                 Ok(wire::Heard::Gone) => Ok(Heard::Gone),
                 Ok(wire::Heard::Failed(sentence)) => Err(sentence),
                 // Said before, and nothing new.

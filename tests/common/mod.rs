@@ -101,6 +101,7 @@ impl Launch {
         Self { data_dir: folder.join("data"), folder, command }
             .env("CODECAST_HTTP_ADDRESS", "127.0.0.1:0")
             .env("CODECAST_RTMP_ADDRESS", "127.0.0.1:0")
+            .env("CODECAST_SRT_ADDRESS", "127.0.0.1:0")
             .env("CODECAST_TLS_HTTPS_ADDRESS", "127.0.0.1:0")
             .env("CODECAST_TLS_RTMPS_ADDRESS", "127.0.0.1:0")
             .env("CODECAST_WEBRTC_ADDRESS", "127.0.0.1:0")
@@ -137,7 +138,7 @@ impl Launch {
         let field = |name: &str| ready[name].as_str().expect("the ready file has every field").to_owned();
         server.http_url = field("http");
         server.rtmp = field("rtmp");
-        (server.https_url, server.rtmps) = (field("https"), field("rtmps"));
+        (server.https_url, server.rtmps, server.srt) = (field("https"), field("rtmps"), field("srt"));
         server.webrtc = field("webrtc").parse().expect("the ready file has a real address");
         server.stream = field("stream");
         server.stream_key = field("stream_key");
@@ -173,6 +174,7 @@ impl Launch {
             https_url: String::new(),
             rtmp: String::new(),
             rtmps: String::new(),
+            srt: String::new(),
             webrtc: SocketAddr::from(([127, 0, 0, 1], 0)),
             stream: String::new(),
             stream_key: String::new(),
@@ -195,6 +197,8 @@ pub struct Server {
     pub rtmp: String,
     /// `rtmps://127.0.0.1:PORT/live`
     pub rtmps: String,
+    /// `srt://127.0.0.1:PORT`
+    pub srt: String,
     /// UDP.
     pub webrtc: SocketAddr,
     /// The first stream, and its key.

@@ -89,8 +89,13 @@ pub fn told(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
-/// Pictures of 320x180 that ffprobe decodes of the first four seconds that HLS has.
+/// Pictures of 320x180 that ffprobe decodes of the first four seconds that HLS has, of a stream named after its codec.
 pub fn decoded(server: &Server, stream: &str) -> u32 {
+    decoded_as(server, stream, stream)
+}
+
+/// The same of any stream.
+pub fn decoded_as(server: &Server, stream: &str, codec: &str) -> u32 {
     let source = format!("{}/live/{stream}/index.m3u8", server.http_url);
     let probe = Command::new("ffprobe")
         .args(["-v", "error", "-read_intervals", "%+4", "-select_streams", "v", "-count_frames", "-of", "csv=p=0"])
@@ -99,7 +104,7 @@ pub fn decoded(server: &Server, stream: &str) -> u32 {
         .expect("ffmpeg's package brings ffprobe");
     assert!(probe.stderr.is_empty(), "{}", String::from_utf8_lossy(&probe.stderr));
     let found = String::from_utf8_lossy(&probe.stdout);
-    let frames = found.lines().find_map(|line| line.strip_prefix(&format!("{stream},320,180,"))?.parse().ok());
+    let frames = found.lines().find_map(|line| line.strip_prefix(&format!("{codec},320,180,"))?.parse().ok());
     frames.unwrap_or_else(|| panic!("{stream}: {found}"))
 }
 
