@@ -177,7 +177,7 @@ stage "Release build"
 # shellcheck disable=SC2086  # words
 CARGO_INCREMENTAL=0 cargo build --release --locked -p codecast -p codecast-transcode -p timed-publisher $packages
 load=target/release/codecast-load
-printf '[http]\naddress = "127.0.0.1:0"\n[rtmp]\naddress = "127.0.0.1:0"\n[tls]\nhttps_address = "off"\nrtmps_address = "off"\n[webrtc]\naddress = "127.0.0.1:0"\n[log]\nlevel = "warn"\n' \
+printf '[http]\naddress = "127.0.0.1:0"\n[rtmp]\naddress = "127.0.0.1:0"\n[srt]\naddress = "off"\n[tls]\nhttps_address = "off"\nrtmps_address = "off"\n[webrtc]\naddress = "127.0.0.1:0"\n[log]\nlevel = "warn"\n' \
     >"$work/codecast.toml"
 for part in $parts; do "$part"; done
 

@@ -22,4 +22,4 @@ image=${IMAGE:-codecast:latest}
 read -ra flags <<<"${BUILD_FLAGS:-}"
 stage "Image $image, built by $builder from docker/Dockerfile"
 "$builder" build "${flags[@]}" --tag "$image" --file docker/Dockerfile .
-printf '\nStart it: %s run --rm --publish 1935:1935 --publish 8080:8080 --publish 8189:8189/udp --volume codecast-data:/var/lib/codecast %s\n' "$builder" "$image"
+printf '\nStart it: %s run --rm --publish 1935:1935 --publish 8080:8080 --publish 8189:8189/udp --publish 8890:8890/udp --volume codecast-data:/var/lib/codecast %s\n' "$builder" "$image"

@@ -18,7 +18,7 @@ libc6-dev: the C library's headers
 LIST
         transcoder) cat <<'LIST' ;;
 gstreamer1.0-libav: H.264 and AAC for the transcoder
-gstreamer1.0-plugins-bad: h264parse
+gstreamer1.0-plugins-bad: h264parse, and srtsrc for SRT
 gstreamer1.0-plugins-base: Opus
 gstreamer1.0-plugins-good: what the others lean on
 gstreamer1.0-plugins-ugly: x264enc
