@@ -11,6 +11,8 @@ use super::packet::{HANDSHAKE_BYTES, Kind, Packet};
 const ASK_EVERY: Duration = Duration::from_millis(50);
 
 pub struct Bridge {
+    /// The caller's. Another one that has its address, or pretends to, is not let in beside it.
+    socket: u32,
     /// The caller's newest conclusion, and when it came.
     conclusion: (Instant, Vec<u8>),
     induction: Vec<u8>,
@@ -40,8 +42,8 @@ impl Bridge {
     /// Of a conclusion that came at `now`; `None` if it is none.
     pub fn new(now: Instant, conclusion: Vec<u8>) -> Option<Self> {
         let Packet::Handshake(handshake) = Packet::read(&conclusion) else { return None };
-        let induction = handshake.as_induction();
-        Some(Self { conclusion: (now, conclusion), induction, asked: None, cookie: None, state: State::Opening })
+        let (socket, induction) = (handshake.socket(), handshake.as_induction());
+        Some(Self { socket, conclusion: (now, conclusion), induction, asked: None, cookie: None, state: State::Opening })
     }
 
     pub fn state(&self) -> State {
@@ -69,14 +71,14 @@ impl Bridge {
     pub fn handle_caller(&mut self, now: Instant, datagram: Vec<u8>) -> Sent {
         match Packet::read(&datagram) {
             Packet::Malformed => Sent::Nothing,
-            Packet::Handshake(handshake) if handshake.kind() == Kind::Conclusion => {
+            Packet::Handshake(handshake) if handshake.kind() == Kind::Conclusion && handshake.socket() == self.socket => {
                 let Some(cookie) = self.cookie else {
                     self.conclusion = (now, datagram);
                     return Sent::Nothing;
                 };
                 Sent::ToReceiver(handshake.with_cookie(cookie, 0))
             }
-            // It has not heard us, or begins anew; that is the door's.
+            // It has not heard us, or begins anew (that is the door's), or is somebody else.
             Packet::Handshake(_) => Sent::Nothing,
             Packet::Shutdown | Packet::Other => Sent::ToReceiver(datagram),
         }
@@ -148,6 +150,9 @@ mod tests {
         assert_eq!(bridge.handle_receiver(at(502), &[0; 100]), Sent::ToCaller);
         assert_eq!(bridge.handle_caller(at(503), vec![0; 1332]), Sent::ToReceiver(vec![0; 1332]));
         assert_eq!(bridge.handle_caller(at(504), INDUCTION.to_vec()), Sent::Nothing);
+        let mut stranger = CONCLUSION.to_vec();
+        stranger[40] ^= 1;
+        assert_eq!(bridge.handle_caller(at(505), stranger), Sent::Nothing, "one connection a session");
     }
 
     #[test]

@@ -126,7 +126,6 @@ impl Listener {
                 }
             }
         }
-        self.sessions.clear();
         let ended = async { while tasks.join_next().await.is_some() {} };
         if timeout(SHUTDOWN_TIMEOUT, ended).await.is_err() {
             tasks.shutdown().await;
@@ -138,7 +137,7 @@ impl Listener {
         if let Some(session) = self.sessions.get(&peer)
             && !is_induction(datagram)
         {
-            if session.is_of_another(datagram) {
+            if session.is_of_another(&self.door.handle(now.into_std(), peer, datagram)) {
                 // Its program has started anew on the same port, and asks again in a moment.
                 self.sessions.remove(&peer);
             } else if session.inbox.try_send((now, datagram.to_vec())).is_err() {
@@ -191,9 +190,9 @@ impl Listener {
 }
 
 impl Session {
-    fn is_of_another(&self, datagram: &[u8]) -> bool {
-        matches!(Packet::read(datagram), Packet::Handshake(handshake)
-            if handshake.kind() == Kind::Conclusion && handshake.socket() != self.socket)
+    /// Only with a cookie of ours: anybody may write the peer's address on a datagram.
+    fn is_of_another(&self, verdict: &Verdict) -> bool {
+        matches!(verdict, Verdict::Ask(asked) if asked.socket != self.socket)
     }
 }
 

@@ -152,11 +152,10 @@ impl Demuxer {
         match assembly.follows(packet) {
             Follows::Repeated => return,
             Follows::On => (),
-            // What was begun lacks a piece.
+            // What was begun lacks a piece, or what came next its beginning.
             Follows::Lost => {
-                if std::mem::take(&mut assembly.open) {
-                    units.push(Unit::Damaged);
-                }
+                assembly.open = false;
+                units.push(Unit::Damaged);
             }
         }
         if packet.start {
@@ -242,7 +241,7 @@ impl Assembly {
     fn follows(&mut self, packet: &Packet<'_>) -> Follows {
         match self.counter.replace(packet.counter) {
             None => Follows::On,
-            Some(_) if packet.discontinuity => Follows::Lost,
+            Some(_) if packet.discontinuity => Follows::On,
             Some(last) if packet.counter == last => Follows::Repeated,
             Some(last) if packet.counter == (last + 1) & 0xf => Follows::On,
             Some(_) => Follows::Lost,
