@@ -7,7 +7,10 @@ use std::{
     io::{Read, Write},
     net::UdpSocket,
     process::exit,
-    sync::mpsc,
+    sync::{
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -26,6 +29,8 @@ const ELEMENTS: [&str; 2] = ["srtsrc", "appsink"];
 const HEARD_MAX: usize = 256;
 /// How often losses are told.
 const TELL_EVERY: Duration = Duration::from_secs(1);
+/// What libsrt says of its own end is no news.
+static LEAVING: AtomicBool = AtomicBool::new(false);
 /// A port may be taken between our look and `srtsrc`'s.
 const PORTS_TRIED: usize = 5;
 
@@ -71,6 +76,7 @@ fn read_order() -> Result<Listen> {
     thread::spawn(|| {
         let mut rest = [0; 64];
         while std::io::stdin().read(&mut rest).is_ok_and(|length| length > 0) {}
+        LEAVING.store(true, Ordering::Relaxed);
         exit(0);
     });
     Ok(listen)
@@ -99,6 +105,7 @@ fn free_port() -> Result<u16> {
 fn open(listen: &Listen, port: u16, heard: &mpsc::SyncSender<Heard>) -> Result<gst::Pipeline> {
     let description = format!(
         "srtsrc name=source uri=srt://127.0.0.1:{port}?mode=listener latency={latency} keep-listening=false auto-reconnect=false \
+         authentication=true \
          ! appsink name=sink {sink} max-buffers=64",
         latency = listen.latency_ms,
         sink = chain::SINK,
@@ -109,6 +116,7 @@ fn open(listen: &Listen, port: u16, heard: &mpsc::SyncSender<Heard>) -> Result<g
     if let Some(passphrase) = &listen.passphrase {
         source.set_property("passphrase", passphrase.expose());
     }
+    // Without `authentication`, which is not on whatever it says of itself, nobody is asked.
     let from_port = listen.from_port;
     source.connect("caller-connecting", false, move |values| {
         // A `GInetSocketAddress`, of which a port is all that is asked: on loopback everybody has the same address.
@@ -143,6 +151,7 @@ fn wait(pipeline: &gst::Pipeline, heard: &mpsc::SyncSender<Heard>) -> Result<()>
         let message = bus.timed_pop(gst::ClockTime::from_mseconds(TELL_EVERY.as_millis() as u64));
         match message.as_ref().map(|message| message.view()) {
             Some(gst::MessageView::Eos(_)) => break,
+            Some(gst::MessageView::Error(_)) if LEAVING.load(Ordering::Relaxed) => break,
             Some(gst::MessageView::Error(error)) => {
                 eprintln!("{} {}", error.error(), error.debug().unwrap_or_default());
                 break;

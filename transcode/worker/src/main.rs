@@ -7,7 +7,6 @@
 mod chain;
 mod lane;
 mod listener;
-
 mod sound;
 mod video;
 
