@@ -62,6 +62,15 @@ fn refused(server: &Server, mut caller: Program, outcome: &str) {
     within(SOON, outcome, || (ended(server, outcome) == 1.0).then_some(()));
 }
 
+/// Of a process of ours that has one.
+fn udp_port(pid: u32) -> u16 {
+    let output = Command::new("ss").arg("-ulnpH").output().expect("iproute2 is installed by `make test`");
+    let listed = String::from_utf8_lossy(&output.stdout);
+    let line = listed.lines().find(|line| line.contains(&format!("pid={pid},"))).unwrap_or_else(|| panic!("{listed}"));
+    let port = line.split_whitespace().find_map(|word| word.strip_prefix("127.0.0.1:")?.parse().ok());
+    port.unwrap_or_else(|| panic!("{line}"))
+}
+
 fn plays(server: &Server, stream: &str, codec: &str) {
     server.playable(stream);
     let frames = decoded_as(server, stream, codec);
@@ -147,6 +156,12 @@ fn lost_datagrams_cost_no_picture() {
     // Twenty round trips: a busy machine adds some.
     let mut publisher = ffmpeg(&address, &format!("{}&latency=400000", of("demo")), &[H264, AAC, "-t 10"]);
     plays(&server, "demo", "h264");
+
+    // Whoever else is on this machine finds the receiver's port, and is turned away by it.
+    let receiver = server.children("\0receive");
+    let stranger = ffmpeg(&format!("srt://127.0.0.1:{}", udp_port(receiver[0])), "", &[AAC, "-t 1"]).finish(SOON);
+    assert!(!stranger.success(), "it has no business here");
+
     publisher.finish(Duration::from_secs(200));
     within(SOON, "it has ended", || server.log().contains("publisher ended").then_some(()));
     assert!(server.metric("codecast_srt_packets_lost_total") > 0.0, "the relay has lost some");
