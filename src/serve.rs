@@ -17,7 +17,7 @@ use std::{
 use anyhow::{Context, anyhow, bail};
 use edge::whep::{self, Whep};
 use ingest::{
-    rtmp, srt as ingest_srt,
+    rtmp,
     whip::{self, Whip},
 };
 use media_core::Registry;
@@ -150,7 +150,7 @@ impl Running {
         )?;
         let whep = Whep::new(engine, Arc::downgrade(&registry), viewing(&config.webrtc), &metrics)?;
         let address = config.rtmp.address;
-        let srt = bind_srt(config, &registry, &admission, &publishers, &metrics).await?;
+        let srt = srt::bind(config, &registry, admission.clone(), publishers.clone(), &metrics).await?;
         let mut rtmp = rtmp::Listener::bind(address, ingesting(config), Arc::clone(&registry), admission, publishers)
             .await
             .map_err(|e| cannot_listen("RTMP", "rtmp.address", address, &e))?;
@@ -227,35 +227,6 @@ impl Running {
             Ok(()) => info!("stopped"),
             Err(_) => warn!("stopped at the deadline, with connections still open (shutdown.deadline)"),
         }
-    }
-}
-
-async fn bind_srt(
-    config: &Config,
-    registry: &Arc<Registry>,
-    admission: &Arc<ByKey>,
-    publishers: &ingest::metrics::Metrics,
-    metrics: &prometheus::Registry,
-) -> anyhow::Result<Option<ingest_srt::Listener>> {
-    let Some(address) = config.srt.address else { return Ok(None) };
-    let programs = Arc::new(srt::Programs { configured: config.transcode.program.clone() });
-    tokio::spawn(test_receiver(Arc::clone(&programs)));
-    let listener = ingest_srt::Listener::bind(
-        address,
-        receiving(config),
-        Arc::clone(registry),
-        admission.clone(),
-        programs,
-        publishers.clone(),
-        ingest_srt::Metrics::new(metrics)?,
-    );
-    listener.await.map(Some).map_err(|e| cannot_listen("SRT", "srt.address", address, &e))
-}
-
-/// The self-test of SRT.
-async fn test_receiver(programs: Arc<srt::Programs>) {
-    if let Err(words) = programs.test().await {
-        warn!("publishers by SRT will be refused until this is mended: {words}");
     }
 }
 
@@ -384,20 +355,6 @@ fn ingesting(config: &Config) -> rtmp::Config {
     }
 }
 
-fn receiving(config: &Config) -> ingest_srt::Config {
-    let srt = &config.srt;
-    ingest_srt::Config {
-        passphrase: srt.passphrase.clone(),
-        latency: srt.latency,
-        caps: rtmp::gate::Caps {
-            connections_max: srt.connections_max,
-            pending_max: srt.pending_max,
-            pending_per_address_max: srt.pending_per_address_max,
-        },
-        admission_timeout: config.publish.admission_deadline,
-    }
-}
-
 /// Resolves when a part has to stop.
 type Stopped = oneshot::Receiver<()>;
 
@@ -419,7 +376,7 @@ impl Part {
     }
 }
 
-fn cannot_listen(protocol: &str, key: &str, address: SocketAddr, error: &io::Error) -> anyhow::Error {
+pub fn cannot_listen(protocol: &str, key: &str, address: SocketAddr, error: &io::Error) -> anyhow::Error {
     let why = match error.kind() {
         io::ErrorKind::AddrInUse => "address in use: is another server running?".to_owned(),
         io::ErrorKind::PermissionDenied => "permission denied: ports below 1024 need a privilege;".to_owned(),
@@ -502,7 +459,7 @@ mod tests {
     fn the_reference_and_the_parts_agree_on_defaults() {
         let config = Config::new(&Layers::reference()).unwrap();
         assert_eq!(format!("{:?}", ingesting(&config)), format!("{:?}", rtmp::Config::default()));
-        assert_eq!(format!("{:?}", receiving(&config)), format!("{:?}", ingest_srt::Config::default()));
+        assert_eq!(format!("{:?}", srt::receiving(&config)), format!("{:?}", ingest::srt::Config::default()));
         assert_eq!(format!("{:?}", packaging(&config.hls)), format!("{:?}", hls::Config::default()));
         assert_eq!(format!("{:?}", transcoding(&config.transcode)), format!("{:?}", transcode::Config::default()));
     }

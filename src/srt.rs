@@ -3,13 +3,56 @@
 use std::{
     net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
 
-use ingest::srt::{Heard, Receiver, Receivers, Starting, Wanted};
-use media_core::StreamName;
+use ingest::{
+    rtmp::gate::Caps,
+    srt::{Heard, Listener, Receiver, Receivers, Starting, Wanted},
+};
+use media_core::{Registry, StreamName};
+use tracing::warn;
 use transcode::{receive, wire::receive as wire};
+
+use crate::{admission::ByKey, config::Config, serve::cannot_listen};
+
+/// `None` where it is not served.
+pub async fn bind(
+    config: &Config,
+    registry: &Arc<Registry>,
+    admission: Arc<ByKey>,
+    publishers: ingest::metrics::Metrics,
+    metrics: &prometheus::Registry,
+) -> anyhow::Result<Option<Listener>> {
+    let Some(address) = config.srt.address else { return Ok(None) };
+    let programs = Arc::new(Programs { configured: config.transcode.program.clone() });
+    let tested = Arc::clone(&programs);
+    tokio::spawn(async move {
+        if let Err(words) = tested.test().await {
+            warn!("publishers by SRT will be refused until this is mended: {words}");
+        }
+    });
+    let metrics = ingest::srt::Metrics::new(metrics)?;
+    let listener =
+        Listener::bind(address, receiving(config), Arc::clone(registry), admission, programs, publishers, metrics).await;
+    listener.map(Some).map_err(|e| cannot_listen("SRT", "srt.address", address, &e))
+}
+
+pub fn receiving(config: &Config) -> ingest::srt::Config {
+    let srt = &config.srt;
+    ingest::srt::Config {
+        passphrase: srt.passphrase.clone(),
+        latency: srt.latency,
+        caps: Caps {
+            connections_max: srt.connections_max,
+            pending_max: srt.pending_max,
+            pending_per_address_max: srt.pending_per_address_max,
+        },
+        admission_timeout: config.publish.admission_deadline,
+    }
+}
 
 /// Starts them with the program that is configured, or found.
 pub struct Programs {

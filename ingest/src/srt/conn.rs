@@ -3,15 +3,12 @@
 
 use std::{
     borrow::Cow,
-    future::{Future, poll_fn},
+    future::poll_fn,
     net::{Ipv4Addr, SocketAddr},
-    pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
     time::Duration,
 };
 
-use bytes::Bytes;
 use media_core::{
     Announcement, Passphrase, Publication, Registry, Sample, StreamKey, StreamName, TrackKind,
     registry::{Acquire, Refusal},
@@ -29,6 +26,7 @@ use super::{
     feed::Feed,
     metrics::Metrics,
     packet::{Conclusion, DATAGRAM_BYTES_MAX, Packet, shutdown},
+    receiver::{Heard, Receiver, Receivers, Wanted},
     stream_id::Asked,
 };
 use crate::{
@@ -54,38 +52,6 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const MEDIA_TIMEOUT: Duration = Duration::from_secs(5);
 /// A caller says something every second. The receiver gives it up after 5 s, and so this only when the receiver does not.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// What has a receiver started: the helper program, behind a trait, since a sibling of this crate knows how.
-pub trait Receivers: Send + Sync {
-    /// Safe to drop.
-    fn start(&self, wanted: Wanted) -> Starting<'_>;
-}
-
-pub type Starting<'a> = Pin<Box<dyn Future<Output = Result<Box<dyn Receiver>, String>> + Send + 'a>>;
-
-pub struct Wanted {
-    pub stream: StreamName,
-    /// Where its caller's datagrams will come from; it takes no other's.
-    pub from: SocketAddr,
-    pub latency: Duration,
-    pub passphrase: Option<Passphrase>,
-}
-
-/// It ends with the value.
-pub trait Receiver: Send + Sync {
-    fn address(&self) -> SocketAddr;
-    /// An error, in words, once it has died.
-    fn poll_heard(&mut self, cx: &mut Context<'_>) -> Poll<Result<Heard, String>>;
-}
-
-pub enum Heard {
-    /// The transport stream, in order.
-    Bytes(Bytes),
-    /// Packets that were missed and asked for again, since the start.
-    Lost(u64),
-    /// The caller has gone.
-    Gone,
-}
 
 /// What all sessions share.
 pub struct Shared {

@@ -13,10 +13,11 @@ use tracing::{Instrument, debug, info};
 
 use super::{
     close::CloseReason,
-    conn::{self, Caller, Receivers, Shared},
+    conn::{self, Caller, Shared},
     door::{Door, Stray, Verdict},
     metrics::Metrics,
     packet::{Conclusion, DATAGRAM_BYTES_MAX, Kind, Packet},
+    receiver::Receivers,
 };
 use crate::{
     admission::Admission,

@@ -19,10 +19,11 @@ mod listener;
 mod metrics;
 mod packet;
 mod picture;
+mod receiver;
 mod sound;
 mod stream_id;
 mod ts;
 
-pub use conn::{Heard, Receiver, Receivers, Starting, Wanted};
 pub use listener::{Config, Listener};
 pub use metrics::Metrics;
+pub use receiver::{Heard, Receiver, Receivers, Starting, Wanted};
