@@ -38,6 +38,7 @@ libssl-dev: OpenSSL for the independent RTMP publisher of the tests (crate rtmp)
 openssl: certificates for the tests of TLS
 obs-plugins: x264 and RTMP for OBS
 obs-studio: the broadcaster's program, the real one
+pebble: an ACME directory, which gives certificates to the tests alone
 procps: ps, to measure memory
 python3: the LL-HLS checker
 python3-venv: a newer ffmpeg, which publishes by WHIP

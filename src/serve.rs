@@ -65,9 +65,10 @@ async fn serve(args: &Serve, config: Config) -> anyhow::Result<()> {
     let generated = config.credentials.is_empty();
     let credentials = if generated { vec![data.first_credential()?] } else { config.credentials.clone() };
     let deadline = config.shutdown.deadline;
-    let tls = tls(&config.tls, &data)?;
+    let metrics = metrics::registry()?;
+    let tls = tls(&config.tls, &data, &metrics)?;
     let kept = kept::Folder::open(data.path())?;
-    let mut running = Running::start(&config, tls, &credentials, kept).await?;
+    let mut running = Running::start(&config, tls, &credentials, kept, metrics).await?;
     let first = credentials.first().context("there is always a first stream")?;
     announce(args, &running, &Announced { first, generated, streams: credentials.len(), data_dir: data.path() })?;
     let signal = tokio::select! {
@@ -80,9 +81,9 @@ async fn serve(args: &Serve, config: Config) -> anyhow::Result<()> {
 }
 
 /// `None` where nothing is served by it.
-fn tls(config: &config::Tls, data: &DataDir) -> anyhow::Result<Option<Tls>> {
+fn tls(config: &config::Tls, data: &DataDir, metrics: &prometheus::Registry) -> anyhow::Result<Option<Tls>> {
     let served = config.https_address.is_some() || config.rtmps_address.is_some();
-    served.then(|| Tls::open(config, data)).transpose()
+    served.then(|| Tls::open(config, data, metrics)).transpose()
 }
 
 /// Everything that serves.
@@ -117,8 +118,13 @@ struct Part {
 
 impl Running {
     /// Binds everything before anything is served.
-    async fn start(config: &Config, tls: Option<Tls>, credentials: &[Credential], kept: kept::Folder) -> anyhow::Result<Self> {
-        let metrics = metrics::registry()?;
+    async fn start(
+        config: &Config,
+        tls: Option<Tls>,
+        credentials: &[Credential],
+        kept: kept::Folder,
+        metrics: prometheus::Registry,
+    ) -> anyhow::Result<Self> {
         let address = config.http.address;
         let connections = metrics::Http::new(&metrics)?;
         let viewers = connections.connections.clone();
@@ -158,20 +164,18 @@ impl Running {
             let secure = rtmp.secure(address, tls.server_config(tls::RTMP)?).await;
             rtmp = secure.map_err(|e| cannot_listen("RTMPS", "tls.rtmps_address", address, &e))?;
         }
-        if let Some(tls) = tls {
-            tls.watch().context("cannot watch the files of the TLS certificate")?;
-        }
         let (https, rtmps) = (http.secure_addr(), rtmp.secure_addr());
         let health = Health::default();
-        let router = pages::router(
-            health.clone(),
-            metrics,
-            packager.router().merge(whip::router(whip.clone())).merge(whep::router(whep.clone())),
-        );
+        let media = packager.router().merge(whip::router(whip.clone())).merge(whep::router(whep.clone()));
+        let challenges = tls.as_ref().map(Tls::router).unwrap_or_default();
+        let router = pages::router(health.clone(), metrics, media.merge(challenges));
         // The sender gone means stop too.
         let rtmp = Part::start(rtmp.local_addr(), |stopped| rtmp.serve(async { drop(stopped.await) }));
         let srt = srt.map(|srt| Part::start(srt.local_addr(), |stopped| srt.serve(async { drop(stopped.await) })));
         let http = Part::start(http.local_addr()?, |stopped| http.serve(router, async { drop(stopped.await) }));
+        if let Some(tls) = tls {
+            tls.watch().context("cannot keep the TLS certificate fresh")?;
+        }
         health.enter(Phase::Ready);
         info!(http = %http.address, rtmp = %rtmp.address, %webrtc, version = env!("CARGO_PKG_VERSION"), "ready");
         Ok(Self {

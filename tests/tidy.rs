@@ -84,7 +84,8 @@ struct Exception {
 const EXCEPTIONS: [Exception; 1] = [Exception {
     packages: &["aws-lc-rs", "aws-lc-sys", "openssl", "openssl-sys", "native-tls"],
     through: &["rtmp", "bytesio", "xflv"],
-    shared: &["rustls"],
+    // The lock names what `instant-acme` could use, hyper-rustls, which the program does not have, and its ways to webpki.
+    shared: &["rustls", "rustls-webpki"],
     reason: "`rtmp` is the independent RTMP publisher of ingest's tests. Its event hub posts webhooks by reqwest, which brings OpenSSL \
              and aws-lc and lets nobody choose. Tests only: the program is free of them, as `the_program_has_one_crypto_provider` shows.",
 }];

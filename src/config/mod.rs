@@ -4,6 +4,7 @@
 //! bind, below. A key that is read here and missing in the reference, or the other way round,
 //! fails a test.
 
+mod acme;
 mod error;
 mod layers;
 mod streams;
@@ -15,6 +16,7 @@ use std::{
     time::Duration,
 };
 
+pub use acme::{Acme, AcmeChallenge};
 pub use error::Error;
 pub use layers::{Layers, REFERENCE};
 use media_core::Passphrase;
@@ -56,6 +58,8 @@ pub struct Tls {
     pub rtmps_address: Option<SocketAddr>,
     /// Certificate chain and key; `None`: one of our own.
     pub files: Option<(PathBuf, PathBuf)>,
+    /// `None`: nothing is asked of a directory.
+    pub acme: Option<Acme>,
     pub handshake_timeout: Duration,
 }
 
@@ -208,10 +212,13 @@ impl Tls {
             (None, true) => Ok(None),
             _ => Err(missing("tls.certificate")),
         })?;
+        let files = certificate.zip(key);
+        let https_address = reader.address_or_off("tls.https_address")?;
         Ok(Self {
-            https_address: reader.address_or_off("tls.https_address")?,
+            acme: Acme::read(reader, files.is_some(), https_address.is_some())?,
+            https_address,
             rtmps_address: reader.address_or_off("tls.rtmps_address")?,
-            files: certificate.zip(key),
+            files,
             handshake_timeout: reader.duration("tls.handshake_timeout", 100 * MS..=60 * SECOND)?,
         })
     }

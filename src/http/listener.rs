@@ -25,7 +25,7 @@ use super::{
     crowd::{Crowd, Full},
     patience,
 };
-use crate::{config, metrics};
+use crate::{config, metrics, tls};
 
 /// After a failure such as EMFILE, which lasts until a descriptor is free: long enough not to spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -209,7 +209,12 @@ async fn serve_secure(
         acceptor.accept(stream).await.map(Some)
     });
     match shaken.await {
-        Ok(Ok(Some(stream))) => {
+        Ok(Ok(Some(mut stream))) => {
+            // A directory has seen what it came for, and goes (RFC 8737 3).
+            if stream.get_ref().1.alpn_protocol() == Some(tls::ACME) {
+                let _ = tokio::time::timeout(timeout, stream.shutdown()).await;
+                return "acme";
+            }
             let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
             conn::serve(stream, Kind::Secure { http2 }, peer, router, limits, drain).await
         }

@@ -9,6 +9,7 @@ use rustls::{
     sign::CertifiedKey,
 };
 
+#[derive(Debug)]
 pub struct Pair {
     pub certificate: PathBuf,
     pub key: PathBuf,
@@ -29,15 +30,18 @@ impl Pair {
 
     /// The error names the file, and nothing of what is in it.
     pub fn load(&self, provider: &CryptoProvider) -> anyhow::Result<CertifiedKey> {
-        let told = || format!("in {}", self.certificate.display());
-        let chain: Result<Vec<_>, _> = CertificateDer::pem_file_iter(&self.certificate).with_context(told)?.collect();
-        let chain = chain.with_context(told)?;
-        if chain.is_empty() {
-            bail!("there is no certificate {}", told());
-        }
-        let key = PrivateKeyDer::from_pem_file(&self.key)
-            .with_context(|| format!("there is no private key in {}", self.key.display()))?;
-        CertifiedKey::from_der(chain, key, provider)
-            .with_context(|| format!("{} and {} do not belong together", self.certificate.display(), self.key.display()))
+        let read = |path: &PathBuf| fs::read(path).with_context(|| format!("in {}", path.display()));
+        certified(&read(&self.certificate)?, &read(&self.key)?, provider)
+            .with_context(|| format!("in {} and {}", self.certificate.display(), self.key.display()))
     }
+}
+
+/// The chain and the key in two texts, which may be one.
+pub fn certified(certificate: &[u8], key: &[u8], provider: &CryptoProvider) -> anyhow::Result<CertifiedKey> {
+    let chain: Vec<_> = CertificateDer::pem_slice_iter(certificate).collect::<Result<_, _>>().context("the certificate")?;
+    if chain.is_empty() {
+        bail!("there is no certificate");
+    }
+    let key = PrivateKeyDer::from_pem_slice(key).context("there is no private key")?;
+    CertifiedKey::from_der(chain, key, provider).context("certificate and key do not belong together")
 }

@@ -49,6 +49,10 @@ impl Program {
         self.stdout.text() + &self.stderr.text()
     }
 
+    pub fn ended(&mut self) -> bool {
+        self.process.try_wait().expect("a child can be asked").is_some()
+    }
+
     /// Waits for its end, at most so long.
     pub fn finish(&mut self, patience: Duration) -> ExitStatus {
         let what = format!("{} has ended", self.name);

@@ -12,6 +12,7 @@
 // Each test program uses its own part of this.
 #![allow(dead_code)]
 
+pub mod acme;
 pub mod clients;
 pub mod http;
 pub mod obs;
