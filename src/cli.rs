@@ -60,6 +60,12 @@ struct Doctor {
     /// Configuration file (TOML), as `serve` takes it
     #[arg(long, value_name = "FILE", env = "CODECAST_CONFIG")]
     config: Option<PathBuf>,
+    /// Where the server would keep its state
+    #[arg(long, value_name = "DIR", env = "CODECAST_DATA_DIR", default_value = "./codecast-data")]
+    data_dir: PathBuf,
+    /// One JSON object instead of lines
+    #[arg(long)]
+    json: bool,
 }
 
 /// The configuration cannot be used: the person who wrote it must act.
@@ -72,13 +78,13 @@ pub fn run() -> ExitCode {
             ExitCode::SUCCESS
         }
         Command::Serve(args) => with(args.configuration(), |config| ended(serve::run(&args, config))),
-        Command::Doctor(args) => with(configuration(args.config.as_deref(), &[]), |config| examined(&config)),
+        Command::Doctor(args) => with(layers(args.config.as_deref(), &[]), |layers| examined(&args, &layers)),
     }
 }
 
-fn with(config: Result<Config, config::Error>, use_it: impl FnOnce(Config) -> ExitCode) -> ExitCode {
-    match config {
-        Ok(config) => use_it(config),
+fn with<T>(read: Result<T, config::Error>, use_it: impl FnOnce(T) -> ExitCode) -> ExitCode {
+    match read {
+        Ok(read) => use_it(read),
         Err(e) => {
             complain(&e.to_string());
             ExitCode::from(EXIT_CONFIG)
@@ -86,12 +92,16 @@ fn with(config: Result<Config, config::Error>, use_it: impl FnOnce(Config) -> Ex
     }
 }
 
-fn examined(config: &Config) -> ExitCode {
-    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) if runtime.block_on(doctor::run(config)) => ExitCode::SUCCESS,
-        Ok(_) => ExitCode::FAILURE,
-        Err(e) => ended(Err(e.into())),
-    }
+fn examined(args: &Doctor, layers: &Layers) -> ExitCode {
+    with(Config::new(layers), |config| {
+        let (file, data_dir) = (args.config.as_deref(), args.data_dir.clone());
+        let patient = doctor::Patient { config: &config, layers, file, data_dir, json: args.json };
+        match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) if runtime.block_on(patient.examine()) => ExitCode::SUCCESS,
+            Ok(_) => ExitCode::FAILURE,
+            Err(e) => ended(Err(e.into())),
+        }
+    })
 }
 
 fn ended(result: anyhow::Result<()>) -> ExitCode {
@@ -116,7 +126,7 @@ impl Serve {
             ("--log", "log.level", self.log.as_deref()),
             ("--log-format", "log.format", format),
         ];
-        configuration(self.config.as_deref(), &flags)
+        Config::new(&layers(self.config.as_deref(), &flags)?)
     }
 }
 
@@ -124,7 +134,7 @@ impl Serve {
 type Flag<'a> = (&'static str, &'static str, Option<&'a str>);
 
 /// Defaults < file < environment < flags.
-fn configuration(file: Option<&Path>, flags: &[Flag<'_>]) -> Result<Config, config::Error> {
+fn layers(file: Option<&Path>, flags: &[Flag<'_>]) -> Result<Layers, config::Error> {
     let mut layers = Layers::reference();
     if let Some(path) = file {
         let text = std::fs::read_to_string(path).map_err(|source| config::Error::Read { path: path.to_owned(), source })?;
@@ -137,7 +147,7 @@ fn configuration(file: Option<&Path>, flags: &[Flag<'_>]) -> Result<Config, conf
             layers.flag(flag, key, text)?;
         }
     }
-    Config::new(&layers)
+    Ok(layers)
 }
 
 /// To the standard output; a reader that has gone, as `head` does, is no fault of ours.

@@ -42,15 +42,13 @@ use crate::{
     tls::{self, Tls},
 };
 
-/// Descriptors beside connections: listeners, the log, the runtime, files being written.
-const OTHER_DESCRIPTORS: usize = 64;
 /// How long ended playlists are still served at a stop while viewers are connected: a player that was
 /// not waiting for a part asks again within a target duration, which is 2 s for most streams.
 const LAST_LOOK: Duration = Duration::from_secs(2);
 
 pub fn run(args: &Serve, config: Config) -> anyhow::Result<()> {
     log::start(&config.log)?;
-    system::raise_descriptor_limit(config.http.connections_max + config.rtmp.connections_max + OTHER_DESCRIPTORS);
+    system::raise_descriptor_limit(system::descriptors_needed(&config));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
     let result = runtime.block_on(serve(args, config));
     // What has outlived the deadline is not waited for again.

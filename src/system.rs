@@ -9,8 +9,19 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{debug, info, warn};
 
+use crate::config::Config;
+
 /// Exit status after a second signal: what a shell shows for Ctrl-C.
 const EXIT_INTERRUPTED: i32 = 130;
+
+/// Descriptors beside connections: listeners, the log, the runtime, files being written.
+const OTHER_DESCRIPTORS: usize = 64;
+
+/// What all that is configured would have open at once: each connection is a descriptor, and so is each peer by TCP.
+pub fn descriptors_needed(config: &Config) -> usize {
+    let peers = if config.webrtc.tcp { config.webrtc.sessions_max } else { 0 };
+    config.http.connections_max + config.rtmp.connections_max + peers + OTHER_DESCRIPTORS
+}
 
 /// Raises the limit on open files as far as this user may, and says so where it stays below what
 /// the configuration lets in.

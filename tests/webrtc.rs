@@ -397,7 +397,7 @@ fn the_doctor_says_whether_peers_reach_the_advertised_address() {
         (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())
     };
     let (_, well) = doctor("");
-    assert!(well.contains("ok   UDP 127.0.0.1:"), "{well}");
+    assert!(well.contains("ok      UDP 127.0.0.1:"), "{well}");
     // A port where nobody answers.
     let silent = std::net::UdpSocket::bind("127.0.0.1:0").expect("loopback has ports");
     let (success, ill) = doctor(&silent.local_addr().expect("it is bound").to_string());

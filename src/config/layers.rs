@@ -145,6 +145,15 @@ impl Layers {
         self.values.get(key)
     }
 
+    /// What differs from the defaults, and where it was said; no values, since some are secrets.
+    pub fn changed(&self) -> Vec<String> {
+        let reference = Self::reference();
+        let differs = |key: &str, value: &Value| reference.value(key).is_none_or(|(default, _)| default != value);
+        let keys = self.values.iter().filter(|(key, (value, _))| differs(key, value));
+        let streams = (!self.streams.is_empty()).then(|| format!("{} streams", self.streams.len()));
+        keys.map(|(key, (_, place))| format!("{key} ({place})")).chain(streams).collect()
+    }
+
     pub fn keys(&self) -> impl Iterator<Item = &str> {
         self.values.keys().map(String::as_str)
     }

@@ -10,7 +10,7 @@ mod development;
 pub mod leaf;
 pub mod pair;
 
-use std::{io, sync::Arc, thread, time::Duration};
+use std::{io, path::Path, sync::Arc, thread, time::Duration};
 
 use anyhow::Context;
 use axum::Router;
@@ -108,6 +108,11 @@ impl Tls {
             }
         }
     }
+}
+
+/// What is kept of a directory, for who only wants to look.
+pub fn kept(data_dir: &Path, directory: &str) -> Option<Pair> {
+    acme::kept(data_dir, directory)
 }
 
 type Key = rustls::sign::CertifiedKey;

@@ -38,3 +38,4 @@ mod udp;
 pub use engine::{AcceptError, Accepted, Config, Control, Engine, Outgoing, Restarted, Session, StartError};
 pub use event::{Closed, Event};
 pub use send::OutFrame;
+pub use udp::SOCKET_BUFFER_BYTES;

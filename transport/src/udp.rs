@@ -35,7 +35,7 @@ const TURN: usize = 64;
 /// What one receive buffer holds: a run of datagrams joined by the kernel.
 const RECEIVE_BYTES: usize = 64 << 10;
 /// The kernel's buffers: bursts of many publishers, and of a keyframe to many viewers.
-const SOCKET_BUFFER_BYTES: usize = 4 << 20;
+pub const SOCKET_BUFFER_BYTES: usize = 4 << 20;
 /// Bytes that may wait for the socket: a keyframe to a hundred viewers. What comes on top is lost, and its viewers go on
 /// at the next keyframe.
 const BACKLOG_BYTES_MAX: usize = 8 << 20;

@@ -23,7 +23,7 @@ use tracing::{debug, info, warn};
 
 pub use self::challenge::{Answers, PROTOCOL};
 use self::{plan::Failure, store::Store, told::Trouble, web::Web};
-use super::{Current, leaf::Leaf};
+use super::{Current, leaf::Leaf, pair::Pair};
 use crate::config;
 
 /// Clocks are set, and machines sleep: a wait is looked at again.
@@ -43,6 +43,12 @@ struct Kept {
     due: SystemTime,
     /// When the directory is asked whether that has changed.
     ask_again: Option<SystemTime>,
+}
+
+/// The certificate that is kept from this directory.
+pub fn kept(data_dir: &Path, directory: &str) -> Option<Pair> {
+    let store = Store::at(data_dir, directory);
+    store.has_certificate().then(|| store.pair())
 }
 
 impl Acme {

@@ -41,10 +41,15 @@ struct Failed {
 
 impl Store {
     pub fn open(data_dir: &Path, directory: &str) -> anyhow::Result<Self> {
-        let folder = data_dir.join(FOLDER).join(folder_name(directory));
-        let made = DirBuilder::new().recursive(true).mode(0o700).create(&folder);
-        made.with_context(|| format!("cannot use {}", folder.display()))?;
-        Ok(Self { folder })
+        let store = Self::at(data_dir, directory);
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(&store.folder);
+        made.with_context(|| format!("cannot use {}", store.folder.display()))?;
+        Ok(store)
+    }
+
+    /// As it is, if it is.
+    pub fn at(data_dir: &Path, directory: &str) -> Self {
+        Self { folder: data_dir.join(FOLDER).join(folder_name(directory)) }
     }
 
     pub fn pair(&self) -> Pair {

@@ -1,12 +1,14 @@
-//! `codecast-transcode`: started by codecast, one for each stream that needs it; not for hand use.
+//! `codecast-transcode`: started by codecast, one for each stream that needs it; not for hand use. With `--self-test` it
+//! says instead what works here (`self_test.rs`).
 //!
 //! Orders come on standard input and are dealt out to one lane an output, each on its own thread; reports leave on
-//! standard output; standard error is the log. `codecast-transcode receive` is the listening end of SRT instead. It ends with its input, and on anything it cannot go on after: codecast
-//! starts another.
+//! standard output; standard error is the log. `codecast-transcode receive` is the listening end of SRT instead. It ends
+//! with its input, and on anything it cannot go on after: codecast starts another.
 
 mod chain;
 mod lane;
 mod listener;
+mod self_test;
 mod sound;
 mod video;
 
@@ -27,7 +29,12 @@ use crate::lane::Lane;
 const REPORTS_MAX: usize = 256;
 
 fn main() {
-    if let Err(error) = run() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let done = match arguments.split_first() {
+        Some((first, rest)) if first == "--self-test" => self_test::run(rest.first().map(String::as_str)),
+        _ => run(),
+    };
+    if let Err(error) = done {
         eprintln!("{error:#}");
         exit(1);
     }
