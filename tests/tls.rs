@@ -149,6 +149,12 @@ fn guests_who_mean_harm_by_http2_harm_themselves() {
     garbage.write_all(&[0x16; 600]).expect("a few bytes fit");
     within(Duration::from_secs(5), "it is counted", || (ended("tls_refused") >= 1.0).then_some(()));
 
+    // Who asks for a challenge that there is not, as a directory would.
+    let mut stranger = Command::new("openssl");
+    stranger.args(["s_client", "-alpn", "acme-tls/1", "-servername", "cast.test", "-connect", &address]);
+    assert!(!stranger.output().expect("openssl is there").status.success());
+    within(Duration::from_secs(5), "it is counted", || (ended("tls_refused") >= 2.0).then_some(()));
+
     assert_eq!(http2("get", &page, "")["status"], 200, "everybody else is served");
     // A TLS handshake on the port of RTMPS that never ends is no connection of a publisher.
     let rtmps = server.rtmps.trim_start_matches("rtmps://").split('/').next().unwrap_or_default().to_owned();

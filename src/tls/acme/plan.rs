@@ -12,6 +12,8 @@ const ASK_AGAIN: [Duration; 2] = [Duration::from_secs(3600), Duration::from_secs
 const UNREACHABLE: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(3600)];
 /// Let's Encrypt allows five failures an hour for each name: 0, 2, 6, 14 and 30 minutes are that.
 const REFUSED: [Duration; 2] = [Duration::from_secs(120), Duration::from_secs(6 * 3600)];
+/// Certificates that were all revoked at once are replaced within so long.
+const RENEWALS_APART: Duration = Duration::from_secs(3600);
 /// As long as a directory may bid us to wait; the longest that is known is a week.
 pub const WAIT_MAX: Duration = Duration::from_secs(8 * 24 * 3600);
 /// A process that is started again and again does not ask each time.
@@ -43,9 +45,11 @@ pub fn ask_again(told: Duration) -> Duration {
     told.clamp(ASK_AGAIN[0], ASK_AGAIN[1])
 }
 
-/// How long a certificate that has just come is left alone at least. A clock that is wrong would ask without end.
+/// How long a certificate that has just come is left alone at least. A directory that always suggests the past would be
+/// asked without end, and so would one whose certificates are never valid by a clock that is wrong.
 pub fn rest(validity: Validity, now: SystemTime) -> Duration {
-    if validity.holds(now) { Duration::ZERO } else { validity.length().mul_f64(2.0 / 3.0).min(WAIT_MAX) }
+    let length = validity.length();
+    if validity.holds(now) { (length / 2).min(RENEWALS_APART) } else { length.mul_f64(2.0 / 3.0).min(WAIT_MAX) }
 }
 
 /// How long to wait after so many failures in a row, or longer where the directory said so.
@@ -141,7 +145,8 @@ mod tests {
     #[test]
     fn a_wrong_clock_does_not_ask_without_end() {
         let validity = Validity { from: day(100), until: day(190) };
-        assert_eq!(rest(validity, day(120)), Duration::ZERO);
+        assert_eq!(rest(validity, day(120)), RENEWALS_APART);
+        assert_eq!(rest(Validity { from: day(1), until: day(1) + secs(30) }, day(1)), secs(15));
         assert_eq!(rest(validity, day(900)), WAIT_MAX);
         assert_eq!(rest(Validity { from: day(1), until: day(1) + secs(30) }, day(0)), secs(20));
         assert_eq!(ask_again(secs(1)), secs(3600));
