@@ -42,9 +42,11 @@ pub fn look(config: &Config) -> Vec<Finding> {
             Some(verdict(Protocol::Tcp, address, key, bound, || owner(Protocol::Tcp, address)))
         })
         .collect();
-    let address = config.webrtc.address;
-    let bound = UdpSocket::bind(address).map(drop).map_err(|e| e.kind());
-    findings.push(verdict(Protocol::Udp, address, "webrtc.address", bound, || owner(Protocol::Udp, address)));
+    for (address, key) in [(Some(config.webrtc.address), "webrtc.address"), (config.srt.address, "srt.address")] {
+        let Some(address) = address else { continue };
+        let bound = UdpSocket::bind(address).map(drop).map_err(|e| e.kind());
+        findings.push(verdict(Protocol::Udp, address, key, bound, || owner(Protocol::Udp, address)));
+    }
     findings
 }
 
