@@ -133,7 +133,7 @@ impl Running {
             let secure = http.secure(address, tls.server_config(tls::HTTP)?, config.tls.handshake_timeout).await;
             http = secure.map_err(|e| cannot_listen("HTTPS", "tls.https_address", address, &e))?;
         }
-        let packager = Packager::new(packaging(&config.hls), &metrics)?;
+        let packager = Packager::new(packaging(config), &metrics)?;
         let after = restore(&packager, kept, credentials, &metrics)?;
         let transcoder = Transcoder::new(transcoding(&config.transcode), &metrics)?;
         let had_streams = Arc::new(AtomicBool::new(false));
@@ -297,11 +297,14 @@ fn registry(
     })
 }
 
-fn packaging(config: &crate::config::Hls) -> hls::Config {
+fn packaging(config: &Config) -> hls::Config {
     hls::Config {
-        resume_window: config.resume_window,
-        target_duration_min: config.target_duration_min,
-        keyframe_interval: config.keyframe_interval,
+        resume_window: config.hls.resume_window,
+        target_duration_min: config.hls.target_duration_min,
+        keyframe_interval: config.hls.keyframe_interval,
+        rungs: transcode::find_program(config.transcode.program.as_deref()).is_some(),
+        made_bitrate: config.transcode.video_bitrate,
+        rung_idle: config.transcode.idle,
     }
 }
 
@@ -462,7 +465,9 @@ mod tests {
         let config = Config::new(&Layers::reference()).unwrap();
         assert_eq!(format!("{:?}", ingesting(&config)), format!("{:?}", rtmp::Config::default()));
         assert_eq!(format!("{:?}", srt::receiving(&config)), format!("{:?}", ingest::srt::Config::default()));
-        assert_eq!(format!("{:?}", packaging(&config.hls)), format!("{:?}", hls::Config::default()));
+        // Whether there is a helper program is a matter of the machine.
+        let packaging = hls::Config { rungs: false, ..packaging(&config) };
+        assert_eq!(format!("{packaging:?}"), format!("{:?}", hls::Config::default()));
         assert_eq!(format!("{:?}", transcoding(&config.transcode)), format!("{:?}", transcode::Config::default()));
     }
 

@@ -78,6 +78,15 @@ impl<T: Clone> Fanout<T> {
         Cursor { fanout: Arc::clone(self), next }
     }
 
+    /// A reader from the newest item that fits on, if one does.
+    pub fn find(self: &Arc<Self>, fits: impl Fn(&T) -> bool) -> Option<Cursor<T>> {
+        let window = self.lock();
+        let at = window.items.iter().rposition(|(_, item)| fits(item))?;
+        let next = window.first + at as u64;
+        drop(window);
+        Some(Cursor { fanout: Arc::clone(self), next })
+    }
+
     fn lock(&self) -> MutexGuard<'_, Window<T>> {
         // No code of ours panics while it holds the lock; the data is whole either way.
         self.window.lock().unwrap_or_else(PoisonError::into_inner)

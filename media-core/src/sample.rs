@@ -45,12 +45,28 @@ impl TrackId {
         (number < Self::LAYERS_MAX).then_some(Self(2 + number))
     }
 
+    /// Rungs that are made of the main picture: a ladder's three, and its top where viewers cannot take the source.
+    pub const RUNGS_MAX: u8 = 4;
+
+    /// A picture that is made of the main one, counted from 0: only a packager's Samples are of these.
+    pub const fn rung(number: u8) -> Option<Self> {
+        if number < Self::RUNGS_MAX { Some(Self(2 + Self::LAYERS_MAX + number)) } else { None }
+    }
+
+    pub fn is_layer(self) -> bool {
+        !self.is_main() && !self.is_rung()
+    }
+
+    pub fn is_rung(self) -> bool {
+        self.0 >= 2 + Self::LAYERS_MAX
+    }
+
     /// The picture or the sound itself, not a further layer: what every rendition is made from.
     pub fn is_main(self) -> bool {
         self.0 < 2
     }
 
-    /// Of the picture or one of its further layers.
+    /// Of the picture, one of its further layers or a rung.
     pub fn is_picture(self) -> bool {
         self != Self::AUDIO
     }
@@ -61,13 +77,13 @@ impl TrackId {
     }
 
     /// How many there can be.
-    pub const COUNT: usize = 2 + Self::LAYERS_MAX as usize;
+    pub const COUNT: usize = (2 + Self::LAYERS_MAX + Self::RUNGS_MAX) as usize;
 
     /// In the order of `index`.
     pub const ALL: [Self; Self::COUNT] = {
         let mut all = [Self(0); Self::COUNT];
         let mut n = 0;
-        while n < Self::LAYERS_MAX + 2 {
+        while n < Self::COUNT as u8 {
             all[n as usize] = Self(n);
             n += 1;
         }

@@ -15,12 +15,15 @@ use crate::{
     fanout::{Cursor, Fanout},
     name::StreamName,
     sample::{Announcement, Item, Sample, Track, TrackId, TrackKind},
+    timestamp::Timestamp,
 };
 
 pub struct Stream {
     pub name: StreamName,
     window: Arc<Fanout<Item>>,
     present: Mutex<Present>,
+    /// Where what is made is to begin, and of which epoch that is.
+    cut: Mutex<Option<(u64, Timestamp)>>,
     /// Layers whose next picture should be a keyframe, by `TrackId::index`.
     keyframes: Signal<u16>,
     made: [Output; Made::ALL.len()],
@@ -97,6 +100,8 @@ struct Output {
 #[derive(Default)]
 struct OutputState {
     demands: usize,
+    /// The last demand was the last for a while.
+    done: bool,
     making: Making,
 }
 
@@ -106,6 +111,7 @@ impl Stream {
             name,
             window: Arc::default(),
             present: Mutex::default(),
+            cut: Mutex::default(),
             keyframes: Signal::default(),
             made: std::array::from_fn(|_| Output { window: Arc::default(), state: Mutex::default() }),
             asked: Signal::default(),
@@ -121,6 +127,24 @@ impl Stream {
     /// where there is none.
     pub fn subscribe_at_keyframe(&self) -> Cursor<Item> {
         self.window.subscribe_at(is_keyframe)
+    }
+
+    /// Reads from the newest keyframe of the picture that is shown at `pts` or before it, where it is still in the window;
+    /// else as `subscribe_at_keyframe`.
+    pub fn subscribe_before(&self, pts: Timestamp) -> Cursor<Item> {
+        let before = |item: &Item| matches!(item, Item::Sample(sample) if is_keyframe(item) && sample.pts <= pts);
+        self.window.find(before).unwrap_or_else(|| self.subscribe_at_keyframe())
+    }
+
+    /// What is made of the picture is to begin at the keyframe that is shown at this time of an epoch: there a segment
+    /// begins. Otherwise it begins at the newest keyframe.
+    pub fn mark_cut(&self, cut: Option<(u64, Timestamp)>) {
+        *lock(&self.cut) = cut;
+    }
+
+    /// Of the publisher with this epoch.
+    pub fn cut(&self, epoch: u64) -> Option<Timestamp> {
+        lock(&self.cut).filter(|(of, _)| *of == epoch).map(|(_, pts)| pts)
     }
 
     pub fn present(&self) -> Present {
@@ -146,7 +170,12 @@ impl Stream {
     pub fn demand(self: &Arc<Self>, made: Made) -> Demand {
         lock(&self.output(made).state).demands += 1;
         self.asked.raise(|asked| asked.demands = true);
-        Demand { stream: Arc::clone(self), made }
+        Demand { stream: Arc::clone(self), made, done: false }
+    }
+
+    /// Reads what is made from now on, whoever asks for it.
+    pub fn subscribe_made(&self, made: Made) -> Cursor<Item> {
+        self.output(made).window.subscribe()
     }
 
     pub fn is_demanded(&self, made: Made) -> bool {
@@ -156,6 +185,12 @@ impl Stream {
     /// Waits until something is asked of the transcoder. One waiter.
     pub fn poll_asked(&self, cx: &mut Context<'_>) -> Poll<Asked> {
         self.asked.poll(cx)
+    }
+
+    /// Nobody demands it, and nobody is expected to.
+    pub fn is_done(&self, made: Made) -> bool {
+        let state = lock(&self.output(made).state);
+        state.demands == 0 && state.done
     }
 
     pub fn making(&self, made: Made) -> Making {
@@ -233,9 +268,15 @@ fn is_keyframe(item: &Item) -> bool {
 pub struct Demand {
     stream: Arc<Stream>,
     made: Made,
+    done: bool,
 }
 
 impl Demand {
+    /// Whoever demanded it has waited long enough for others: it need not be made any longer.
+    pub fn finish(mut self) {
+        self.done = true;
+    }
+
     /// Reads what is made from now on.
     pub fn subscribe(&self) -> Cursor<Item> {
         self.stream.output(self.made).window.subscribe()
@@ -253,7 +294,10 @@ impl Demand {
 
 impl Drop for Demand {
     fn drop(&mut self) {
-        lock(&self.stream.output(self.made).state).demands -= 1;
+        let mut state = lock(&self.stream.output(self.made).state);
+        state.demands -= 1;
+        state.done = self.done;
+        drop(state);
         self.stream.asked.raise(|asked| asked.demands = true);
     }
 }

@@ -31,6 +31,8 @@ const HANG: Duration = Duration::from_secs(5);
 const ANSWERED: Duration = Duration::from_secs(1);
 /// The longest pause between two looks that counts as feeding: a publisher's silence is nobody's fault.
 const FEED_GAP_MAX: Duration = Duration::from_millis(500);
+/// A child that died is made up for as far back: what is older costs more time to make than it is worth.
+const RESUME_MAX: Duration = Duration::from_secs(2);
 /// Source times remembered to tell when an output's source arrived: more than an encoder holds back, and what is unread.
 const ARRIVALS_MAX: usize = UNREAD_SAMPLES_MAX + 256;
 
@@ -57,6 +59,11 @@ impl History {
     /// Where a new child has to go on.
     pub fn after(&self, epoch: Option<u64>) -> Option<Timestamp> {
         self.last.filter(|(last, ..)| Some(*last) == epoch).map(|(_, _, end)| end)
+    }
+
+    /// Where a new child takes up what the one before left unmade of the segment before `cut`, if that is worth while.
+    pub fn resumable(&self, epoch: Option<u64>, cut: Timestamp) -> Option<Timestamp> {
+        self.after(epoch).filter(|after| *after < cut && (cut - *after).to_duration() <= RESUME_MAX)
     }
 
     /// No child makes this output any more: readers hear of a publisher that went meanwhile.

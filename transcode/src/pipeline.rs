@@ -233,6 +233,8 @@ impl Task {
             let output = &mut self.outputs[at];
             if self.stream.is_demanded(output.made) {
                 output.demanded = Some(now);
+            } else if self.stream.is_done(output.made) {
+                output.demanded = None;
             }
             let demanded = output.demanded.is_some_and(|last| now.duration_since(last) < idle);
             let missing = output.missing_until.is_some_and(|until| now < until);
@@ -315,7 +317,7 @@ impl Task {
 
     fn open(&mut self, at: usize, present: &Present, now: Instant) -> Result<(), String> {
         let made = self.outputs[at].made;
-        let (epoch, cursor, unhandled) = begin(&self.stream, made);
+        let (epoch, cursor, unhandled) = begin(&self.stream, made, &self.outputs[at].history);
         let lane = Lane::new(made, epoch, now);
         let order = lane.open(self.wish(made, present), &self.outputs[at].history);
         self.outputs[at].reading = Some(Reading { lane, cursor, unhandled });
@@ -505,13 +507,18 @@ fn is_fed(made: Made, present: &Present) -> bool {
 }
 
 /// Where a lane begins to read, with all that is there already, and the epoch of the first of it.
-fn begin(stream: &Stream, made: Made) -> (Option<u64>, Cursor<Item>, VecDeque<Item>) {
+fn begin(stream: &Stream, made: Made, history: &History) -> (Option<u64>, Cursor<Item>, VecDeque<Item>) {
     loop {
         let epoch = stream.present().epoch;
         let mut cursor = match made {
             // WebRTC has no use for sound of the past.
             Made::Opus => stream.subscribe(),
-            Made::Video | Made::Aac => stream.subscribe_at_keyframe(),
+            Made::Aac => stream.subscribe_at_keyframe(),
+            // The open segment of those who package is to be whole.
+            Made::Video => match epoch.and_then(|epoch| stream.cut(epoch)) {
+                Some(cut) => stream.subscribe_before(history.resumable(epoch, cut).unwrap_or(cut)),
+                None => stream.subscribe_at_keyframe(),
+            },
         };
         let mut items = Vec::new();
         let _ = cursor.poll_next(&mut Context::from_waker(Waker::noop()), &mut items, usize::MAX);

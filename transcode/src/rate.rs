@@ -2,11 +2,11 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use media_core::Timestamp;
+use media_core::{
+    Timestamp,
+    rung::{BITRATE_MAX, BITRATE_MIN},
+};
 
-/// Below this no screen is legible after a change; above it viewers' lines give out.
-const BITRATE_MIN: u32 = 500_000;
-const BITRATE_MAX: u32 = 8_000_000;
 /// Where nothing is known: what encoders are told for 720p.
 const BITRATE_UNKNOWN: u32 = 2_500_000;
 /// The peak is of whole spans, so that one keyframe does not make it.

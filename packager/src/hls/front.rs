@@ -2,11 +2,11 @@
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
-    time::SystemTime,
+    time::{Duration, Instant, SystemTime},
 };
 
-use media_core::{StreamName, TrackId, advice::Advice};
-use tokio::sync::watch;
+use media_core::{Rung, StreamName, TrackId, advice::Advice};
+use tokio::sync::{Notify, watch};
 
 use super::{
     kept::{Kept, Tracks},
@@ -21,6 +21,7 @@ pub(super) struct Live {
     pub(super) front: watch::Sender<Front>,
     /// What its streamer could set better.
     pub(super) advice: watch::Sender<Arc<[Advice]>>,
+    pub(super) asked: Asked,
     /// What an earlier process has kept of it, until its publisher is back.
     kept: Mutex<Option<Kept>>,
 }
@@ -43,6 +44,7 @@ pub(super) struct Front {
     /// Names the presentation: another number, another presentation.
     pub(super) presentation: u64,
     pub(super) target_duration: u32,
+    pub(super) part_target: Duration,
     /// It began in an earlier process, which offered these: they are coming back.
     pub(super) resumed: Option<Tracks>,
     pub(super) multivariant: Option<Arc<Multivariant>>,
@@ -57,10 +59,32 @@ pub(super) struct Shown {
     pub(super) shelf: SharedShelf,
 }
 
+/// When viewers last asked for each rung; shared by those who serve them and the one who has it made.
+#[derive(Debug, Default)]
+pub(super) struct Asked {
+    last: Mutex<[Option<Instant>; Rung::LADDER.len()]>,
+    news: Notify,
+}
+
+impl Asked {
+    pub(super) fn ask(&self, rung: usize, now: Instant) {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)[rung] = Some(now);
+        self.news.notify_one();
+    }
+
+    pub(super) async fn news(&self) {
+        self.news.notified().await;
+    }
+
+    pub(super) fn last(&self, rung: usize) -> Option<Instant> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)[rung]
+    }
+}
+
 impl Live {
     pub(super) fn new(name: StreamName, front: Front, kept: Option<Kept>) -> Self {
         let (front, advice) = (watch::channel(front).0, watch::channel(Arc::default()).0);
-        Self { name, front, advice, kept: Mutex::new(kept) }
+        Self { name, front, advice, asked: Asked::default(), kept: Mutex::new(kept) }
     }
 
     pub(super) fn set_state(&self, state: State) {
@@ -85,6 +109,7 @@ impl Front {
             since,
             presentation: 0,
             target_duration: 2,
+            part_target: Duration::from_millis(200),
             resumed: None,
             multivariant: None,
             offer: None,

@@ -5,9 +5,9 @@
 //!                      |  Timeline (cuts)                  Shelf -> bytes by address
 //! ```
 //!
-//! `kept` and `inbox`: what the next process goes on with. `advisor`: what the streamer could set better.
-//! `presentation`, `sound`, `segmenter`, `playlist`, `directives`, `shelf` and `multivariant` decide; `pipeline` (one
-//! task a stream) and `server` (HTTP) wait and send.
+//! `rungs`: pictures that are made on demand. `kept` and `inbox`: what the next process goes on with. `advisor`: what the
+//! streamer could set better. `presentation`, `sound`, `segmenter`, `playlist`, `directives`, `shelf` and `multivariant`
+//! decide; `pipeline` (one task a stream) and `server` (HTTP) wait and send.
 
 mod advisor;
 mod body;
@@ -21,6 +21,7 @@ mod pipeline;
 pub mod playlist;
 pub mod presentation;
 mod rendition;
+mod rungs;
 pub mod segmenter;
 mod server;
 mod shelf;

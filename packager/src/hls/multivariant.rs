@@ -1,10 +1,13 @@
 //! The Multivariant Playlist: which renditions there are, and what each costs.
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    collections::HashMap,
+    sync::{Arc, OnceLock},
+};
 
 use bytes::Bytes;
-use m3u8_rs::{AlternativeMedia, AlternativeMediaType, MasterPlaylist, Resolution, VariantStream};
-use media_core::{Parameters, Track, TrackKind};
+use m3u8_rs::{AlternativeMedia, AlternativeMediaType, MasterPlaylist, QuotedOrUnquoted, Resolution, VariantStream};
+use media_core::{Parameters, Rung, Track, TrackKind, rung};
 
 use super::playlist::gzip;
 
@@ -51,6 +54,27 @@ fn rates(played: &[&Bandwidth], announced: Option<u64>, guess: u64) -> (u64, u64
     (peak, average.clamp(1, peak))
 }
 
+/// What a rung's cost follows from.
+pub struct Source<'a> {
+    pub main: &'a Bandwidth,
+    pub sound: &'a Bandwidth,
+    /// Bits a second, as its publisher says.
+    pub announced: Option<u64>,
+}
+
+impl Source<'_> {
+    /// BANDWIDTH and AVERAGE-BANDWIDTH: what the encoder is given, of which a segment may hold its buffer more, or what was
+    /// `seen` of it; with the sound. `target_duration`: seconds of a segment.
+    pub fn cost_of_rung(&self, seen: &Bandwidth, configured: Option<u32>, target_duration: u32) -> (u64, u64) {
+        let source = self.main.peak.max(self.announced.unwrap_or(0));
+        let rate = configured.map_or_else(|| Rung::bitrate(source), u64::from);
+        let segment_ms = u64::from(target_duration.max(1)) * 1000;
+        let sound = if self.sound.micros > 0 { self.sound.peak } else { AUDIO_BITRATE };
+        let peak = (rate + rate * u64::from(rung::BUFFER_MS) / segment_ms).max(seen.peak) + sound;
+        (peak, (seen.average().unwrap_or(rate) + sound).min(peak))
+    }
+}
+
 /// A rendition that can be played.
 #[derive(Clone, Debug)]
 pub struct Shown {
@@ -62,13 +86,15 @@ pub struct Shown {
 /// What the playlist says; rendered anew when it changes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Offer {
-    /// The picture, then its further layers. Each is a variant, with the sound.
+    /// The picture, what is made of it, then its further layers. Each is a variant, with the sound.
     pub videos: Vec<Video>,
     pub audio: Option<Audio>,
     /// Of the sound alone, where there is no picture.
     pub bandwidth: (u64, u64),
     /// Every segment opens with a keyframe.
     pub independent_segments: bool,
+    /// Some of `videos` are made of the first: a player that can play that one as well is to prefer it.
+    pub rungs: usize,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -115,7 +141,17 @@ impl Offer {
             audio: sound.and_then(audio),
             bandwidth: rates(&sound.map(|sound| &sound.bandwidth).into_iter().collect::<Vec<_>>(), announced, sound_guess),
             independent_segments,
+            rungs: 0,
         }
+    }
+
+    /// Something made of the main picture, which is the first one; nothing where there is none.
+    pub fn add_rung(&mut self, uri: &'static str, bandwidth: (u64, u64)) {
+        let Some(main) = self.videos.first() else { return };
+        let codec = Rung::codec_string(main.width, main.height);
+        let rung = Video { uri, codec, bandwidth, ..main.clone() };
+        self.rungs += 1;
+        self.videos.insert(self.rungs, rung);
     }
 
     /// An average that moves is no reason to tell players anything.
@@ -141,8 +177,17 @@ impl Offer {
             resolution: video.map(|v| Resolution { width: v.width.into(), height: v.height.into() }),
             frame_rate: video.map(|v| (v.frame_rate * 1000.0).round() / 1000.0),
             audio: audio.map(|_| AUDIO_GROUP.to_owned()),
+            other_attributes: video.and_then(|v| self.score(v)),
             ..VariantStream::default()
         }
+    }
+
+    /// SCORE stands on every variant or on none (rfc8216bis 4.4.6.2). Without it a player would take a made picture for
+    /// the better one, since that costs more.
+    fn score(&self, video: &Video) -> Option<HashMap<String, QuotedOrUnquoted>> {
+        let place = self.videos.iter().position(|known| known.uri == video.uri).filter(|_| self.rungs > 0)?;
+        let score = QuotedOrUnquoted::Unquoted((self.videos.len() - place).to_string());
+        Some(HashMap::from([("SCORE".to_owned(), score)]))
     }
 
     pub fn render(&self) -> Multivariant {
@@ -205,6 +250,7 @@ mod tests {
             audio: audio.then(|| Audio { uri: "audio.m3u8", codec: "mp4a.40.2".into(), channels: 2 }),
             bandwidth: (3_380_000, 2_600_000),
             independent_segments: true,
+            rungs: 0,
         }
     }
 
@@ -243,6 +289,47 @@ mod tests {
             "#EXT-X-STREAM-INF:BANDWIDTH=900000,AVERAGE-BANDWIDTH=700000,CODECS=\"avc1.64001f,mp4a.40.2\",\
              RESOLUTION=640x360,FRAME-RATE=29.97,AUDIO=\"audio\"\nvideo-2.m3u8\n"
         );
+    }
+
+    #[test]
+    fn what_is_made_is_a_variant_behind_its_source() {
+        let mut offer = offer(true, true);
+        offer.videos.push(video("video-2.m3u8", 640, 360, (900_000, 700_000)));
+        offer.videos[0].codec = "hvc1.1.6.L93.b0".into();
+        offer.add_rung("rung-1.m3u8", (4_000_000, 3_000_000));
+        let text = text(&offer);
+        let variants: Vec<_> = text.lines().skip_while(|line| !line.starts_with("#EXT-X-STREAM-INF")).collect();
+        let expected = [
+            ("3380000", "2600000", "hvc1.1.6.L93.b0", "1280x720", "3", "video.m3u8"),
+            ("4000000", "3000000", "avc1.640020", "1280x720", "2", "rung-1.m3u8"),
+            ("900000", "700000", "avc1.64001f", "640x360", "1", "video-2.m3u8"),
+        ];
+        let line = |(peak, average, codec, size, score, uri): (&str, &str, &str, &str, &str, &str)| {
+            [
+                format!(
+                    "#EXT-X-STREAM-INF:BANDWIDTH={peak},AVERAGE-BANDWIDTH={average},CODECS=\"{codec},mp4a.40.2\",\
+                     RESOLUTION={size},FRAME-RATE=29.97,SCORE={score},AUDIO=\"audio\""
+                ),
+                uri.to_owned(),
+            ]
+        };
+        assert_eq!(variants, expected.map(line).concat());
+    }
+
+    #[test]
+    fn a_rung_costs_what_its_encoder_is_given_and_only_more() {
+        let (mut main, mut sound, mut seen) = (Bandwidth::default(), Bandwidth::default(), Bandwidth::default());
+        sound.observe(20_000, 1_000_000);
+        let cost = |main: &Bandwidth, seen: &Bandwidth, configured| {
+            Source { main, sound: &sound, announced: Some(1_000_000) }.cost_of_rung(seen, configured, 2)
+        };
+        assert_eq!(cost(&main, &seen, None), (1_960_000, 1_660_000));
+        assert_eq!(cost(&main, &seen, Some(4_000_000)), (4_960_000, 4_160_000));
+        main.observe(250_000, 1_000_000);
+        assert_eq!(cost(&main, &seen, None), (3_760_000, 3_160_000));
+        seen.observe(500_000, 1_000_000);
+        seen.observe(100_000, 1_000_000);
+        assert_eq!(cost(&main, &seen, None), (4_160_000, 2_560_000));
     }
 
     #[test]

@@ -8,13 +8,13 @@ use std::{
         Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicUsize, Ordering},
     },
-    task::Poll,
+    task::{Context, Poll},
     time::{Duration, Instant, SystemTime},
 };
 
 use dashmap::DashMap;
 use media_core::{
-    Cursor, Item, Registry, Stream, StreamName, TrackId,
+    Cursor, Item, Registry, Rung, Stream, StreamName, TrackId,
     advice::Advice,
     fanout::Next,
     stream::{Demand, Made, Making},
@@ -28,7 +28,8 @@ use super::{
     inbox::Inbox,
     kept::{Keeper, Kept},
     metrics::Metrics,
-    presentation::{Presentation, Settings, Verdict},
+    presentation::{Presentation, Settings, Supplies, Verdict},
+    rungs::{Feed, Place},
     sound::{Decided, Sound},
 };
 
@@ -49,11 +50,19 @@ pub struct Config {
     pub target_duration_min: u32,
     /// Distance between keyframes where the operator knows it; found out otherwise.
     pub keyframe_interval: Option<Duration>,
+    /// There is a program that makes pictures: rungs are listed.
+    pub rungs: bool,
+    /// Bits a second of those pictures; as the source has where `None`.
+    pub made_bitrate: Option<u32>,
+    /// How long a rung is made after the last request for it.
+    pub rung_idle: Duration,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { resume_window: Duration::from_secs(60), target_duration_min: 0, keyframe_interval: None }
+        let resume_window = Duration::from_secs(60);
+        let rung_idle = Duration::from_secs(10);
+        Self { resume_window, target_duration_min: 0, keyframe_interval: None, rungs: false, made_bitrate: None, rung_idle }
     }
 }
 
@@ -210,6 +219,7 @@ impl Inner {
             keyframe_interval: self.config.keyframe_interval,
             remembered_interval: known.and_then(|known| known.keyframe_interval),
             after_msn: known.map(|known| known.last_msn),
+            made_bitrate: self.config.made_bitrate,
         }
     }
 
@@ -243,6 +253,7 @@ struct Task {
     sound: Sound,
     /// AAC in the place of the publisher's Opus, from its first packet on while the stream lives.
     made: Option<(Demand, Cursor<Item>)>,
+    rungs: [Feed; Rung::LADDER.len()],
     /// When the resume window ends.
     away_until: Option<Instant>,
     /// Counted so far, by `TrackId::index`.
@@ -260,6 +271,7 @@ impl Task {
         Self {
             inner,
             live,
+            rungs: Feed::all(&stream),
             stream,
             registry,
             presentation,
@@ -273,11 +285,12 @@ impl Task {
     }
 
     async fn run(mut self, mut cursor: Cursor<Item>) {
+        self.keep_rungs();
         let mut draining = self.inner.draining.subscribe();
-        let (mut batch, mut made) = (Vec::with_capacity(BATCH), Vec::new());
+        let (mut batch, mut made, mut of_rung) = (Vec::with_capacity(BATCH), Vec::new(), Vec::new());
         let reason = loop {
             let timeouts = [self.away_until, self.presentation.poll_timeout(), self.sound.until()];
-            let deadline = timeouts.into_iter().flatten().min();
+            let deadline = timeouts.into_iter().chain(self.rungs.iter().map(Feed::until)).flatten().min();
             tokio::select! {
                 biased;
                 _ = draining.wait_for(|draining| *draining) => break "the server is shutting down",
@@ -297,7 +310,14 @@ impl Task {
                     Next::Lagged(items) => tracing::warn!(stream = %self.live.name, items, "the packager fell behind and lost AAC"),
                     Next::Closed => self.made = None,
                 },
+                (at, next) = poll_fn(|cx| poll_rungs(&mut self.rungs, cx, &mut of_rung)) => match next {
+                    Next::Items => self.handle_rung(at, &mut of_rung),
+                    Next::Lagged(items) => tracing::warn!(stream = %self.live.name, items, "the packager fell behind and lost a rung's pictures"),
+                    Next::Closed => break "the publisher did not come back",
+                },
+                () = self.live.asked.news() => self.keep_rungs(),
                 () = sleep_until(deadline) => {
+                    self.keep_rungs();
                     if self.away_until.is_some_and(|until| until <= now()) && self.retire() {
                         break "the publisher did not come back";
                     }
@@ -323,6 +343,7 @@ impl Task {
             self.hear(item, &mut taken);
         }
         self.package(taken);
+        self.keep_rungs();
         self.decide_sound();
         self.show();
         self.advise();
@@ -369,6 +390,35 @@ impl Task {
         }
         self.package(taken);
         self.show();
+    }
+
+    fn handle_rung(&mut self, at: usize, batch: &mut Vec<Item>) {
+        self.keep_rungs();
+        let epoch = self.away_until.is_none().then(|| self.presentation.epoch());
+        let taken: Vec<_> = batch.drain(..).filter_map(|item| self.rungs[at].take(&item, epoch)).collect();
+        self.package(taken);
+        self.show();
+    }
+
+    /// Has made what is asked for, and tells the presentation what it may count on.
+    fn keep_rungs(&mut self) {
+        if !self.inner.config.rungs {
+            return;
+        }
+        let (asked, now) = (&self.live.asked, now());
+        let target_duration = self.presentation.grid().map_or(2, |grid| grid.target_duration);
+        let cuts = self.presentation.source_cuts();
+        let place = Place {
+            cut: cuts.map(|(epoch, newest, _)| (epoch, newest)),
+            begin: cuts.map(|(epoch, _, begin)| (epoch, begin)),
+            target_duration,
+            idle: self.inner.config.rung_idle,
+        };
+        let mut supplies = Supplies::default();
+        for (at, (feed, supply)) in self.rungs.iter_mut().zip(&mut supplies).enumerate() {
+            *supply = feed.keep(asked.last(at), &place, now);
+        }
+        self.presentation.set_supplies(supplies);
     }
 
     fn decide_sound(&mut self) {
@@ -429,6 +479,7 @@ impl Task {
         self.inner.metrics.presentation_ended();
         self.inner.metrics.presentation_started();
         self.presentation = Presentation::new(self.inner.settings(&self.live.name));
+        self.keep_rungs();
         self.segments = [0; TrackId::COUNT];
         self.live.front.send_modify(|front| {
             (front.presentation, front.resumed) = (epoch, None);
@@ -487,7 +538,8 @@ impl Task {
                     self.live.front.send_modify(|front| front.shown[rendition.id.index()] = shown);
                 }
             }
-            for received in &published {
+            // What is made of a rung may be of the past.
+            for received in published.iter().filter(|_| !rendition.id.is_rung()) {
                 metrics.part_publish.observe(received.elapsed().as_secs_f64());
             }
             metrics.parts(rendition.kind).inc_by(published.len() as u64);
@@ -522,7 +574,8 @@ impl Task {
                 irregular = grid.irregular, resumed = self.live.front.borrow().resumed.is_some(), "presentation started"
             );
         }
-        let target_duration = self.presentation.timeline().map_or(2, |state| state.target_duration);
+        let (target_duration, part_target_ms) =
+            self.presentation.grid().map_or((2, 200), |grid| (grid.target_duration, grid.part_target_ms));
         self.live.front.send_if_modified(|front| {
             let same = match (&front.multivariant, multivariant) {
                 (Some(known), Some(new)) => Arc::ptr_eq(known, new),
@@ -533,10 +586,20 @@ impl Task {
                 front.multivariant = multivariant.cloned();
                 front.offer = self.presentation.offer().cloned();
                 front.target_duration = target_duration;
+                front.part_target = Duration::from_millis(part_target_ms.into());
             }
             !same
         });
     }
+}
+
+fn poll_rungs(rungs: &mut [Feed], cx: &mut Context<'_>, batch: &mut Vec<Item>) -> Poll<(usize, Next)> {
+    for (at, feed) in rungs.iter_mut().enumerate() {
+        if let Poll::Ready(next) = feed.cursor.poll_next(cx, batch, BATCH) {
+            return Poll::Ready((at, next));
+        }
+    }
+    Poll::Pending
 }
 
 /// Of the runtime's clock, as everything that waits: a test may stop it.

@@ -13,7 +13,7 @@ use std::{
 
 use bytes::Bytes;
 use flate2::{Compression, write::GzEncoder};
-use media_core::timeline::Cut;
+use media_core::{Timestamp, timeline::Cut};
 
 /// The playlist lists so much media, and never less than four target durations: a viewer whose
 /// network paused for ten seconds still finds where it was.
@@ -79,13 +79,13 @@ impl Edge {
         if part >= have + self.advance_parts_max { Lookup::TooFar } else { Lookup::Pending }
     }
 
-    /// The newest Part, as a rendition report names it.
+    /// The newest Part, as a rendition report names it; the newest segment where that is a gap.
     pub fn newest(&self) -> Option<Position> {
         if self.open_parts > 0 {
             Some(Position { msn: self.open_msn, part: Some(self.open_parts - 1) })
         } else {
             let msn = self.open_msn.checked_sub(1)?;
-            Some(Position { msn, part: Some(self.closed_parts.checked_sub(1)?) })
+            Some(Position { msn, part: self.closed_parts.checked_sub(1) })
         }
     }
 }
@@ -120,7 +120,8 @@ pub struct Playlist {
 struct Listed {
     msn: u64,
     discontinuity: bool,
-    map: Arc<str>,
+    /// `None` of a gap before anything was made: nothing of it will be fetched.
+    map: Option<Arc<str>>,
     duration_us: i64,
     parts: u32,
     /// PROGRAM-DATE-TIME; then the EXT-X-PART lines; then EXTINF and address.
@@ -163,7 +164,7 @@ impl Playlist {
     }
 
     /// Opens a segment; the one before must be closed. `map` is its initialization segment's address.
-    pub fn open(&mut self, cut: &Cut, map: Arc<str>) {
+    pub fn open(&mut self, cut: &Cut, map: Option<Arc<str>>) {
         debug_assert!(self.open.is_none());
         if self.segments.is_empty() {
             self.lead_in(cut, &map);
@@ -183,7 +184,7 @@ impl Playlist {
 
     /// A gap before the first segment. hls.js and Shaka take no playlist without a whole segment, and for the
     /// first seconds of a presentation there is none: with this one they play from the first Part on.
-    fn lead_in(&mut self, first: &Cut, map: &Arc<str>) {
+    fn lead_in(&mut self, first: &Cut, map: &Option<Arc<str>>) {
         let target_us = i64::from(self.constants.target_duration) * 1_000_000;
         // A track that was added later: as long as the segment that the others have there.
         let duration_us = if first.closes_us > 0 { first.closes_us } else { target_us };
@@ -192,7 +193,7 @@ impl Playlist {
         self.segments.push_back(Listed {
             msn,
             discontinuity: false,
-            map: Arc::clone(map),
+            map: map.clone(),
             duration_us,
             parts: 0,
             head: dated(first.wall_us - duration_us),
@@ -291,9 +292,11 @@ impl Playlist {
                 text.push_str("#EXT-X-DISCONTINUITY\n");
             }
             // Named anew behind a discontinuity, though the same holds: not every player carries it over.
-            if map != Some(&segment.map) || segment.discontinuity {
-                let _ = writeln!(text, "#EXT-X-MAP:URI=\"{}\"", segment.map);
-                map = Some(&segment.map);
+            if let Some(named) = &segment.map
+                && (map != Some(named) || segment.discontinuity)
+            {
+                let _ = writeln!(text, "#EXT-X-MAP:URI=\"{named}\"");
+                map = Some(named);
             }
             text.push_str(&segment.head);
             if from_end_us < PARTS_TARGETS * target_us {
@@ -323,6 +326,7 @@ impl Playlist {
         }
         Rendered {
             edge: self.edge(),
+            end: Timestamp::ZERO,
             hint: (self.hint_epoch, self.next_part),
             etag: format!("\"{:x}-{:x}\"", self.hint_epoch, self.renders),
             plain: text.into(),
@@ -389,6 +393,8 @@ fn date_time(wall_us: i64) -> String {
 #[derive(Debug)]
 pub struct Rendered {
     pub edge: Edge,
+    /// Where its media ends, in the presentation.
+    pub end: Timestamp,
     /// Epoch and number of the Part that is hinted: it may be asked for, and waited for.
     pub hint: (u64, u64),
     /// Of the full playlist; a delta update has none of its own.

@@ -10,6 +10,7 @@
 
 mod follower;
 mod resume;
+mod rungs;
 mod running;
 
 use std::{
@@ -25,7 +26,7 @@ use media_core::{
 
 use super::{
     kept::Tracks,
-    multivariant::{Bandwidth, Multivariant, Offer, Shown},
+    multivariant::{Bandwidth, Multivariant, Offer, Shown, Source},
     playlist::{Constants, Report},
     rendition::{ClosedSegment, Rendition, playlist_uri},
 };
@@ -49,6 +50,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(60);
 const _: () = assert!(PAUSE_MAX.as_secs() < follower::CUTS_MAX as u64);
 
 pub use resume::Progress;
+pub use rungs::{Supplies, Supply};
 
 /// What is known before the first Sample.
 #[derive(Clone, Debug, Default)]
@@ -61,6 +63,8 @@ pub struct Settings {
     pub remembered_interval: Option<Duration>,
     /// The last media sequence number a viewer of this name can have seen.
     pub after_msn: Option<u64>,
+    /// Bits a second of a picture that is made, where that is configured.
+    pub made_bitrate: Option<u32>,
 }
 
 /// What an Item asks of the shell.
@@ -105,6 +109,7 @@ pub struct Presentation {
     ended: bool,
     /// It began in another process, which offered these.
     resumed: Option<Tracks>,
+    supplies: Supplies,
     offer: Option<Offer>,
     multivariant: Option<Arc<Multivariant>>,
 }
@@ -125,6 +130,8 @@ struct Running {
     followers: Vec<follower::Follower>,
     /// Where the lead's open segment began.
     cut: Option<Cut>,
+    /// And the one before it, of this publisher.
+    cut_before: Option<Cut>,
     /// Up to here the sound was published when the picture took the lead.
     followed_until: Timestamp,
     /// When this publisher's first Sample came, until its first cut.
@@ -133,6 +140,7 @@ struct Running {
     lead_comes: bool,
     /// Segments closed since the presentation looked.
     closed: Vec<(TrackId, ClosedSegment)>,
+    supplies: Supplies,
 }
 
 impl Presentation {
@@ -154,6 +162,7 @@ impl Presentation {
             live: false,
             ended: false,
             resumed: None,
+            supplies: Supplies::default(),
             offer: None,
             multivariant: None,
         }
@@ -281,6 +290,9 @@ impl Presentation {
     }
 
     fn probe(&mut self, sample: &Arc<Sample>, wall: SystemTime) {
+        if sample.track.id.is_rung() {
+            return;
+        }
         if self.queue.len() >= QUEUE_SAMPLES_MAX || self.queue_bytes >= QUEUE_BYTES_MAX {
             self.losses.queue_full += 1;
             return;
@@ -312,6 +324,7 @@ impl Presentation {
         let mut timeline = Timeline::new(State::new(&grid, wall, self.settings.after_msn));
         timeline.join(self.epoch);
         let mut running = Running::new(timeline, grid, lead, now);
+        running.supplies = self.supplies;
         for sample in queue {
             let wall = wall - now.saturating_duration_since(sample.received);
             running.sample(&sample, self.epoch, wall, &mut self.losses);
@@ -330,7 +343,10 @@ impl Presentation {
 
     fn observe_closed(&mut self) {
         for (id, closed) in self.running.as_mut().map(Running::take_closed).unwrap_or_default() {
-            self.bandwidths[id.index()].observe(closed.bytes, closed.duration_us);
+            // A gap is no measure of what the rest costs.
+            if closed.bytes > 0 {
+                self.bandwidths[id.index()].observe(closed.bytes, closed.duration_us);
+            }
         }
     }
 
@@ -346,9 +362,16 @@ impl Presentation {
             track: Arc::clone(r.track()),
             bandwidth: self.bandwidths[r.id.index()].clone(),
         };
-        let shown: Vec<_> = running.renditions.iter().filter(|r| r.is_playable()).map(shown).collect();
-        let (bitrate, grid) = (self.announcement.bitrate, &running.grid);
-        let offer = Offer::new(&shown, bitrate, grid.frame_rate, grid.independent_segments);
+        let own = |r: &&Rendition| r.is_playable() && !r.id.is_rung();
+        let shown: Vec<_> = running.renditions.iter().filter(own).map(shown).collect();
+        let mut offer = Offer::new(&shown, self.announcement.bitrate, running.grid.frame_rate, running.grid.independent_segments);
+        let (main, sound) = (&self.bandwidths[TrackId::VIDEO.index()], &self.bandwidths[TrackId::AUDIO.index()]);
+        let source = Source { main, sound, announced: self.announcement.bitrate };
+        for rung in running.offered_rungs() {
+            let target_duration = running.grid.target_duration;
+            let cost = source.cost_of_rung(&self.bandwidths[rung.id.index()], self.settings.made_bitrate, target_duration);
+            offer.add_rung(playlist_uri(rung.id), cost);
+        }
         // An average that moves is no reason to tell players anything.
         if !self.offer.as_ref().is_some_and(|known| known.says_the_same(&offer)) {
             self.multivariant = Some(Arc::new(offer.render()));

@@ -32,7 +32,7 @@ impl SharedShelf {
 /// What a segment may still catch up on: more than any jitter, and so little that EXTINF rounds down all the same.
 const LAG_MAX: Timestamp = Timestamp::from_millis(30);
 
-/// Names in addresses, by `TrackId::index`: further layers are counted from the second.
+/// Names in addresses, by `TrackId::index`: further layers are counted from the second, rungs from the first.
 const NAMES: [(&str, &str); TrackId::COUNT] = [
     ("video", "video.m3u8"),
     ("audio", "audio.m3u8"),
@@ -43,6 +43,10 @@ const NAMES: [(&str, &str); TrackId::COUNT] = [
     ("video-6", "video-6.m3u8"),
     ("video-7", "video-7.m3u8"),
     ("video-8", "video-8.m3u8"),
+    ("rung-1", "rung-1.m3u8"),
+    ("rung-2", "rung-2.m3u8"),
+    ("rung-3", "rung-3.m3u8"),
+    ("rung-4", "rung-4.m3u8"),
 ];
 
 #[derive(Debug)]
@@ -92,8 +96,9 @@ pub fn by_name(name: &str) -> Option<TrackId> {
 }
 
 impl Rendition {
-    pub fn new(track: &Arc<Track>, constants: Constants, next_msn: u64, discontinuities: u64, epoch: u64) -> Self {
-        let (id, kind) = (track.id, track.kind());
+    /// `track` of a rung is its source's until something was made of it.
+    pub fn new(id: TrackId, track: &Arc<Track>, constants: Constants, next_msn: u64, discontinuities: u64, epoch: u64) -> Self {
+        let kind = track.kind();
         let part_target = Timestamp::from_millis(constants.part_target_ms.into());
         let mut playlist = Playlist::new(folder(id), constants, next_msn, discontinuities, epoch);
         let rendered = Arc::new(playlist.render(&[]));
@@ -158,7 +163,9 @@ impl Rendition {
     pub fn open(&mut self, cut: Cut, track: &Arc<Track>, first: Timestamp, epoch: u64) -> Result<(), fmp4::InitError> {
         // What paused goes on at its own time: a segment that had to catch up would be too long.
         let paused = first > self.segmenter.end() + LAG_MAX;
-        let fresh = cut.discontinuity || self.gap || paused || self.map.is_none();
+        // The encoder of a rung may start anew within a publisher's run; layers wait for a discontinuity.
+        let recoded = self.id.is_rung() && self.segmenter.track() != track;
+        let fresh = cut.discontinuity || self.gap || paused || recoded || self.map.is_none();
         if fresh {
             self.segmenter.restart(track, first, self.part_target);
             self.gap = false;
@@ -167,10 +174,22 @@ impl Rendition {
             self.set_map(track, epoch)?;
         }
         let (map, _) = self.map.as_ref().expect("set above");
-        self.playlist.open(&cut, Arc::clone(map));
+        self.playlist.open(&cut, Some(Arc::clone(map)));
         self.open = Some(cut);
         self.bytes = 0;
         Ok(())
+    }
+
+    /// Opens a segment of which there will be nothing, where there never was anything.
+    pub fn open_gap(&mut self, cut: Cut) {
+        self.playlist.open(&cut, None);
+        self.open = Some(cut);
+        self.bytes = 0;
+    }
+
+    /// Something was made of it.
+    pub fn is_begun(&self) -> bool {
+        self.map.is_some()
     }
 
     /// Parameters that did not change keep their address.
@@ -231,7 +250,9 @@ impl Rendition {
     }
 
     pub fn render(&mut self, reports: &[Report]) {
-        self.rendered = Arc::new(self.playlist.render(reports));
+        let mut rendered = self.playlist.render(reports);
+        rendered.end = self.segmenter.end();
+        self.rendered = Arc::new(rendered);
         self.dirty = true;
     }
 }

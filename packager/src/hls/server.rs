@@ -26,7 +26,7 @@ use axum::{
 };
 use bytes::Bytes;
 use chrono::{DateTime, SecondsFormat, Utc};
-use media_core::{StreamName, TrackId};
+use media_core::{Rung, StreamName, TrackId};
 use prometheus::IntGauge;
 use serde_json::json;
 use tokio::time::{Instant, timeout_at};
@@ -47,6 +47,10 @@ const HOLD_SHARE: f64 = 0.75;
 /// How long the multivariant playlist of a stream that has just begun is waited for: longer than
 /// any stream takes to become playable.
 const START_WAIT: Duration = Duration::from_secs(4);
+/// A rung so far behind its source is being started: it is waited for.
+const BEHIND_MAX: Duration = Duration::from_secs(2);
+/// Until so few Parts are missing: what players keep as their distance to the edge anyway.
+const NEAR_PARTS: u32 = 3;
 /// Media never changes under its address.
 const IMMUTABLE: &str = "public, max-age=31536000, immutable";
 /// A playlist that was waited for holds what its address names; a cache may give it to all.
@@ -191,8 +195,15 @@ async fn media_playlist(inner: &Inner, live: &Live, id: TrackId, query: Option<&
         Ok(directives) => directives,
         Err(detail) => return problem(StatusCode::BAD_REQUEST, detail),
     };
+    if let Some(rung) = Rung::LADDER.iter().position(|rung| rung.id == id) {
+        live.asked.ask(rung, Instant::now().into_std());
+    }
     let until = Instant::now() + hold_max(live.front.borrow().target_duration);
     let Some(shown) = await_shown(inner, live, id, until).await else { return not_playable(live) };
+    if id.is_rung() {
+        let patience = if directives.position.is_some() { until } else { Instant::now() + START_WAIT };
+        await_warm(inner, live, &shown, patience).await;
+    }
     let (rendered, awaited) = match directives.position {
         None => (shown.rendered.borrow().clone(), false),
         Some(position) => match hold(inner, &shown, position, until).await {
@@ -217,6 +228,28 @@ async fn await_shown(inner: &Inner, live: &Live, id: TrackId, until: Instant) ->
     let _held = Held::new(&inner.metrics.held_requests);
     let ready = timeout_at(until, front.wait_for(|front| !front.is_coming_back()));
     ready.await.ok()?.ok()?.shown(id).cloned()
+}
+
+/// A rung that is cold has been asked for just now. Players take a playlist that comes a moment later better than one
+/// of gaps, or one whose edge runs away from them while what was missed is made.
+async fn await_warm(inner: &Inner, live: &Live, shown: &Shown, until: Instant) {
+    let (lead, part_target) = {
+        let front = live.front.borrow();
+        let Some(lead) = front.shown(TrackId::VIDEO).cloned().filter(|_| front.state == LiveState::Live) else { return };
+        (lead, front.part_target)
+    };
+    let mut rendered = shown.rendered.subscribe();
+    let behind = |rung: &Rendered| {
+        let made = rung.edge.newest().is_some_and(|newest| newest.part.is_some());
+        if made { (lead.rendered.borrow().end - rung.end).to_duration() } else { Duration::MAX }
+    };
+    if behind(&rendered.borrow_and_update()) <= BEHIND_MAX {
+        return;
+    }
+    let _held = Held::new(&inner.metrics.held_requests);
+    let near = part_target * NEAR_PARTS;
+    // In vain: the playlist of gaps is an answer, too.
+    let _ = timeout_at(until, rendered.wait_for(|rung| behind(rung) <= near)).await;
 }
 
 /// Waits until the playlist holds `position`, but not for a silent publisher. `None`: too far

@@ -8,6 +8,7 @@ mod playlist;
 mod presentation;
 mod reader;
 mod resume;
+mod rungs;
 mod script;
 mod segmenter;
 mod sound;

@@ -119,7 +119,7 @@ impl Media {
         for segment in &self.segments {
             let msn = segment.msn;
             from_end_us -= segment.duration_us + segment.open_us();
-            assert!(!segment.map.is_empty() && !segment.date.is_empty(), "{msn}");
+            assert!((segment.gap || !segment.map.is_empty()) && !segment.date.is_empty(), "{msn}");
             let rounded = (segment.duration_us + 500_000) / 1_000_000;
             assert!(rounded <= self.target_duration, "{msn}: EXTINF {} over {} s", segment.duration_us, self.target_duration);
             for part in &segment.parts {

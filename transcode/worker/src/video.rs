@@ -17,6 +17,7 @@ use gst::prelude::*;
 use media_core::{
     Parameters, Timestamp, Track, TrackId,
     codec::h264::{self, FrameRate},
+    rung,
     stream::Made,
 };
 use transcode::{
@@ -79,17 +80,21 @@ impl Run {
         let FrameRate { frames, seconds } =
             parameters.frame_rate().or_else(|| announced(wish.frame_rate)).unwrap_or(FRAME_RATE_UNKNOWN);
         let Coding { caps, parser, decoder, options } = Coding::of(parameters)?;
+        // The level that playlists tell of a picture that is not made yet.
+        let level =
+            parameters.size().map_or_else(String::new, |(width, height)| format!(":level={}", rung::level(width, height)));
         // `zerolatency` implies most of the rest; each is stated so that a preset cannot bring it back. More threads of
         // x264 would cost a picture of delay each. The queue lets decoder and encoder work at once.
         let chain = Chain::new(&format!(
             "appsrc name=source {source} ! {parser} ! {decoder} name=decoder {options} ! queue max-size-buffers=8 max-size-bytes=0 max-size-time=0 ! videoconvert n-threads=1 ! video/x-raw,format=I420 \
-             ! x264enc name=encoder tune=zerolatency speed-preset=veryfast pass=cbr bitrate={kbit} vbv-buf-capacity=400 bframes=0 \
+             ! x264enc name=encoder tune=zerolatency speed-preset=veryfast pass=cbr bitrate={kbit} vbv-buf-capacity={buffer_ms} bframes=0 \
                rc-lookahead=0 sync-lookahead=0 mb-tree=false threads=1 sliced-threads=false aud=false key-int-max=100000 \
-               option-string=scenecut=0:open-gop=0 \
+               option-string=scenecut=0:open-gop=0{level} \
              ! video/x-h264,profile=high,stream-format=avc,alignment=au ! appsink name=sink {sink}",
             source = chain::SOURCE,
             sink = chain::SINK,
             kbit = bitrate / 1000,
+            buffer_ms = rung::BUFFER_MS,
         ))?;
         let caps = caps.field("framerate", gst::Fraction::new(frames as i32, seconds as i32)).build();
         let intake = Intake::new(&chain, &caps, Made::Video, reports.clone())?;
@@ -115,8 +120,8 @@ impl Run {
             }
             keys.pending.push_back(self.clock.inward(coded.pts));
         }
-        // For the same picture H.264 needs half as much again.
-        let bytes = if self.denser { coded.payload.len() * 3 / 2 } else { coded.payload.len() };
+        let halves = if self.denser { rung::DENSER_HALVES as usize } else { 2 };
+        let bytes = coded.payload.len() * halves / 2;
         if let Some(bitrate) = self.rate.as_mut().and_then(|rate| rate.observe(coded.dts, bytes)) {
             self.encoder.set_property("bitrate", bitrate / 1000);
         }

@@ -17,14 +17,14 @@ fn cut(msn: u64, discontinuity: bool) -> Cut {
 fn playlist(picture: &str) -> Playlist {
     let mut playlist = Playlist::new("video", CONSTANTS, 1, 0, 7);
     let mut msn = 1;
-    playlist.open(&cut(msn, false), "video/7/init-1.mp4".into());
+    playlist.open(&cut(msn, false), Some("video/7/init-1.mp4".into()));
     for c in picture.chars() {
         match c {
             'I' | 'p' => drop(playlist.push_part(200_000, c == 'I', 7)),
             _ => {
                 playlist.close(7, 2_000_000);
                 msn += 1;
-                playlist.open(&cut(msn, c == '!'), "video/7/init-1.mp4".into());
+                playlist.open(&cut(msn, c == '!'), Some("video/7/init-1.mp4".into()));
             }
         }
     }
@@ -121,7 +121,7 @@ fn longer_segments_get_four_target_durations() {
     let constants = Constants { target_duration: 10, part_target_ms: 1000 };
     let mut playlist = Playlist::new("video", constants, 1, 0, 7);
     for msn in 1..12 {
-        playlist.open(&cut(msn, false), "init".into());
+        playlist.open(&cut(msn, false), Some("init".into()));
         for n in 0..10 {
             playlist.push_part(1_000_000, n == 0, 7);
         }
@@ -154,7 +154,7 @@ fn a_discontinuity_is_counted_when_it_has_left() {
     assert_eq!(young.matches("#EXT-X-MAP").count(), 2, "named anew behind it");
     for msn in 10..30 {
         playlist.close(7, 0);
-        playlist.open(&cut(msn, false), "video/7/init-1.mp4".into());
+        playlist.open(&cut(msn, false), Some("video/7/init-1.mp4".into()));
         for n in 0..10 {
             playlist.push_part(200_000, n == 0, 7);
         }
@@ -169,7 +169,7 @@ fn a_hint_comes_true_across_epochs() {
     playlist.close(7, 0);
     let hinted = playlist.render(&[]).hint;
     assert_eq!(hinted, (7, 2), "nobody knows yet that epoch 8 comes");
-    playlist.open(&cut(2, true), "video/8/init-1.mp4".into());
+    playlist.open(&cut(2, true), Some("video/8/init-1.mp4".into()));
     let (number, epoch) = playlist.push_part(200_000, true, 8);
     assert_eq!((epoch, number), hinted);
     assert_eq!(playlist.render(&[]).hint, (8, 3), "from here on under its own");

@@ -24,6 +24,8 @@ pub(super) struct Follower {
     cuts: VecDeque<Cut>,
     /// Of pictures some are missing: decoding goes on at a keyframe that opens a segment.
     pub broken: bool,
+    /// Of a rung: how far the lead was when something of it came last, or was asked for.
+    pub heard: Option<Timestamp>,
 }
 
 /// What a Sample means for the next cut.
@@ -40,7 +42,7 @@ pub(super) enum Reach {
 impl Follower {
     /// `cut`: where the open segment of the lead began. A track that comes soon enough begins there, too.
     pub fn new(id: TrackId, cut: Option<Cut>) -> Self {
-        Self { id, samples: VecDeque::new(), bytes: 0, cuts: cut.into_iter().collect(), broken: id.is_picture() }
+        Self { id, samples: VecDeque::new(), bytes: 0, cuts: cut.into_iter().collect(), broken: id.is_picture(), heard: None }
     }
 
     /// How many Samples were dropped for it.
@@ -88,6 +90,15 @@ impl Follower {
 
     pub fn front_cut(&self) -> Option<&Cut> {
         self.cuts.front()
+    }
+
+    pub fn cuts(&self) -> usize {
+        self.cuts.len()
+    }
+
+    /// The lead is so far ahead of a cut and of the last sign of life, in microseconds, that what belongs there is not coming.
+    pub fn is_overdue(&self, cut: &Cut, horizon: Timestamp, wait_us: i64) -> bool {
+        (horizon - self.heard.map_or(cut.at, |heard| heard.max(cut.at))).as_micros() > wait_us
     }
 
     pub fn pop_cut(&mut self) -> Option<Cut> {

@@ -1,7 +1,10 @@
 //! The part of a presentation that exists once its grid is known: who leads, who follows.
 
+use media_core::Track;
+
 use super::{
     follower::{Follower, Lengths, Reach},
+    rungs::{Supplies, wait_us},
     *,
 };
 
@@ -25,9 +28,11 @@ impl Running {
             renditions: Vec::with_capacity(2),
             followers: Vec::new(),
             cut: None,
+            cut_before: None,
             joined: None,
             lead_comes: false,
             closed: Vec::new(),
+            supplies: Supplies::default(),
         }
     }
 
@@ -35,19 +40,19 @@ impl Running {
         self.renditions.iter().find(|rendition| rendition.id == id)
     }
 
-    fn rendition_mut(&mut self, id: TrackId) -> Option<&mut Rendition> {
+    pub(super) fn rendition_mut(&mut self, id: TrackId) -> Option<&mut Rendition> {
         self.renditions.iter_mut().find(|rendition| rendition.id == id)
     }
 
     /// A further layer has begun to come, and cannot be played yet.
     pub(super) fn waits_for_a_layer(&self) -> bool {
         let waits =
-            |follower: &Follower| !follower.id.is_main() && !self.rendition(follower.id).is_some_and(Rendition::is_playable);
+            |follower: &Follower| follower.id.is_layer() && !self.rendition(follower.id).is_some_and(Rendition::is_playable);
         self.followers.iter().any(waits)
     }
 
     /// The place of a follower; a track that is new begins at the open segment, if it comes soon enough.
-    fn follower(&mut self, id: TrackId) -> usize {
+    pub(super) fn follower(&mut self, id: TrackId) -> usize {
         self.followers.iter().position(|follower| follower.id == id).unwrap_or_else(|| {
             self.followers.push(Follower::new(id, self.cut));
             self.followers.len() - 1
@@ -56,7 +61,7 @@ impl Running {
 
     /// What waits of the tracks that follow.
     pub(super) fn take_held(&mut self) -> Vec<Arc<Sample>> {
-        let mut held: Vec<_> = self.followers.iter_mut().flat_map(Follower::take_samples).collect();
+        let mut held: Vec<_> = self.followers.iter_mut().filter(|f| !f.id.is_rung()).flat_map(Follower::take_samples).collect();
         held.sort_by_key(|sample| sample.received);
         held
     }
@@ -93,8 +98,12 @@ impl Running {
     }
 
     pub(super) fn sample(&mut self, sample: &Arc<Sample>, epoch: u64, wall: SystemTime, losses: &mut Losses) -> Verdict {
-        self.newest = sample.received;
         let id = sample.track.id;
+        if id.is_rung() {
+            self.rung_sample(sample, epoch, losses);
+            return Verdict::Fine;
+        }
+        self.newest = sample.received;
         if id == TrackId::VIDEO && self.lead == TrackId::AUDIO {
             return self.late_video(sample, epoch, wall, losses);
         }
@@ -231,7 +240,8 @@ impl Running {
                 self.cross(id, overdue, epoch);
             }
         }
-        self.cut = Some(cut);
+        self.cut_before = self.cut.replace(cut);
+        self.cut_rungs(cut, &sample.track, epoch);
     }
 
     fn ensure(&mut self, sample: &Arc<Sample>, cut: Cut, epoch: u64) {
@@ -242,9 +252,13 @@ impl Running {
             // One that goes on from another process waits for its tracks from here on.
             self.started = self.started.max(sample.received);
         }
+        self.add_rendition(sample.track.id, &sample.track, cut, epoch);
+    }
+
+    pub(super) fn add_rendition(&mut self, id: TrackId, track: &Arc<Track>, cut: Cut, epoch: u64) {
         let state = self.timeline.state();
         let constants = Constants { target_duration: state.target_duration, part_target_ms: state.part_target_ms };
-        self.renditions.push(Rendition::new(&sample.track, constants, cut.msn, state.discontinuities, epoch));
+        self.renditions.push(Rendition::new(id, track, constants, cut.msn, state.discontinuities, epoch));
         self.renditions.sort_by_key(|rendition| rendition.id);
     }
 
@@ -254,7 +268,7 @@ impl Running {
             .is_some_and(|rendition| rendition.is_open() && rendition.push(sample, offset, epoch, sample.received))
     }
 
-    fn close(&mut self, id: TrackId, next: Timestamp, epoch: u64, now: Instant) {
+    pub(super) fn close(&mut self, id: TrackId, next: Timestamp, epoch: u64, now: Instant) {
         let Some(closed) = self.rendition_mut(id).and_then(|rendition| rendition.close(next, epoch, now)) else { return };
         if self.closed.len() < CLOSED_MAX {
             self.closed.push((id, closed));
@@ -268,7 +282,7 @@ impl Running {
     }
 
     /// Takes a follower as far as the lead allows; at a stop (`all`) as far as it goes.
-    fn follow(&mut self, at: usize, epoch: u64, losses: &mut Losses, all: bool) {
+    pub(super) fn follow(&mut self, at: usize, epoch: u64, losses: &mut Losses, all: bool) {
         let Some(offset) = self.timeline.offset() else { return };
         let (id, horizon) = (self.followers[at].id, self.timeline.horizon());
         let mut published = false;
@@ -334,8 +348,10 @@ impl Running {
         if broken || *rendition.track() != sample.track {
             losses.undecodable += 1;
             if !broken {
-                // New parameters wait for a discontinuity, on every rendition.
-                self.timeline.change();
+                // New parameters wait for a discontinuity, on every rendition; a rung's, for its next segment.
+                if !id.is_rung() {
+                    self.timeline.change();
+                }
                 self.followers[at].broken = id.is_picture();
             }
             return false;
@@ -349,8 +365,8 @@ impl Running {
         let id = self.followers[at].id;
         let mut closed = false;
         while let Some(cut) = self.followers[at].front_cut().copied() {
-            let overdue = (horizon - cut.at).as_micros() > FOLLOWER_WAIT_US;
-            if !overdue || self.rendition(id).is_none() {
+            let awaited = !id.is_rung() || self.is_awaited(id);
+            if !awaited || !self.followers[at].is_overdue(&cut, horizon, wait_us(id)) || self.rendition(id).is_none() {
                 break;
             }
             self.followers[at].pop_cut();
@@ -360,7 +376,7 @@ impl Running {
     }
 
     /// Takes a follower over a cut that none of its frames has reached.
-    fn cross(&mut self, id: TrackId, cut: Cut, epoch: u64) -> bool {
+    pub(super) fn cross(&mut self, id: TrackId, cut: Cut, epoch: u64) -> bool {
         self.close(id, cut.at, epoch, self.newest);
         if let Some(follower) = self.followers.iter_mut().find(|follower| follower.id == id) {
             follower.broken = id.is_picture();
@@ -371,6 +387,10 @@ impl Running {
         let beyond_us = (rendition.end_of_media() - cut.at).as_micros().max(0);
         let at = cut.at + Timestamp::from_micros(beyond_us);
         let cut = Cut { at, wall_us: cut.wall_us + beyond_us, ..cut };
+        if id.is_rung() && !rendition.is_begun() {
+            rendition.open_gap(cut);
+            return true;
+        }
         rendition.open(cut, &track, at, epoch).is_ok()
     }
 
@@ -390,7 +410,7 @@ impl Running {
             self.close(id, end, epoch, self.newest);
         }
         self.timeline.leave(end);
-        self.cut = None;
+        (self.cut, self.cut_before) = (None, None);
         (self.joined, self.lead_comes) = (None, false);
         self.render_all();
     }
@@ -405,7 +425,7 @@ impl Running {
         self.renditions.iter().map(|rendition| rendition.id).collect()
     }
 
-    fn render(&mut self, id: TrackId) {
+    pub(super) fn render(&mut self, id: TrackId) {
         let reports: Vec<Report> = self.renditions.iter().filter(|r| r.id != id).filter_map(Rendition::report).collect();
         if let Some(rendition) = self.rendition_mut(id) {
             rendition.render(&reports);

@@ -1,0 +1,137 @@
+//! Renditions that are made of the picture (`Rung`), on demand: they follow the lead as its layers do, and are listed
+//! whether anything is made of them or not.
+//!
+//! ```text
+//! cold:    every cut is a gap at once, but the newest two, which are kept
+//! awaited: they wait for their keyframes, which come faster than real time
+//! ```
+
+use media_core::{Rung, Track};
+
+use super::*;
+
+/// A rung's segments wait so much longer than the lead's: for an encoder that starts, or replaces another, and has to make
+/// what was missed.
+const RUNG_WAIT_US: i64 = 2_000_000;
+
+/// Cuts that a cold rung keeps: the open segment's, and that of the one before. Shaka 5.2.12 fails on a playlist without
+/// one whole segment of media.
+const KEPT_CUTS: usize = 2;
+/// A rung begins with a whole segment where so much media has to be made for it at most: it takes a machine a second or two.
+const MADE_AGAIN_MAX: Duration = Duration::from_secs(5);
+
+/// Whether a rung can be had.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Supply {
+    /// It cannot be made here.
+    #[default]
+    Unavailable,
+    /// Nobody asks for it.
+    Cold,
+    /// It is made, or about to be.
+    Awaited,
+}
+
+/// By the order of `Rung::LADDER`.
+pub type Supplies = [Supply; Rung::LADDER.len()];
+
+/// How long after a cut a follower's frames are waited for.
+pub(super) fn wait_us(id: TrackId) -> i64 {
+    if id.is_rung() { RUNG_WAIT_US } else { FOLLOWER_WAIT_US }
+}
+
+impl Running {
+    /// A picture that was made. What belongs to a publisher before this one does not come here.
+    pub(super) fn rung_sample(&mut self, sample: &Arc<Sample>, epoch: u64, losses: &mut Losses) {
+        if self.timeline.offset().is_none() || self.rendition(sample.track.id).is_none() {
+            losses.late += 1;
+            return;
+        }
+        let at = self.follower(sample.track.id);
+        self.followers[at].heard = Some(self.timeline.horizon());
+        losses.late += self.followers[at].push(sample);
+        self.follow(at, epoch, losses, false);
+    }
+
+    fn set_supplies(&mut self, supplies: Supplies) {
+        let horizon = self.timeline.horizon();
+        for (at, rung) in Rung::LADDER.into_iter().enumerate() {
+            let woken = supplies[at] == Supply::Awaited && self.supplies[at] != Supply::Awaited;
+            if let Some(follower) = self.followers.iter_mut().find(|follower| woken && follower.id == rung.id) {
+                follower.heard = Some(horizon);
+            }
+        }
+        self.supplies = supplies;
+    }
+
+    /// The lead was cut. A rung is there from the first segment on that some players cannot take.
+    pub(super) fn cut_rungs(&mut self, cut: Cut, source: &Arc<Track>, epoch: u64) {
+        for (rung, supply) in Rung::LADDER.into_iter().zip(self.supplies) {
+            let known = self.rendition(rung.id).is_some();
+            let needed = supply != Supply::Unavailable && source.id == TrackId::VIDEO && Rung::is_needed(&source.parameters);
+            if !known && needed {
+                self.add_rendition(rung.id, source, cut, epoch);
+            }
+            if known || needed {
+                let at = self.follower(rung.id);
+                let changed = supply != Supply::Awaited && self.cool(at, epoch);
+                if changed || !known {
+                    self.render(rung.id);
+                }
+            }
+        }
+    }
+
+    /// What waits for it is looked at by the clock; a cold rung's cuts by their number.
+    pub(super) fn is_awaited(&self, id: TrackId) -> bool {
+        Rung::LADDER.into_iter().zip(self.supplies).any(|(rung, supply)| rung.id == id && supply == Supply::Awaited)
+    }
+
+    /// Nothing is coming: all but the newest cuts are crossed.
+    fn cool(&mut self, at: usize, epoch: u64) -> bool {
+        let id = self.followers[at].id;
+        let mut changed = false;
+        while let Some(cut) = self.followers[at].front_cut().copied() {
+            if self.rendition(id).is_some_and(Rendition::is_open) {
+                self.close(id, cut.at, epoch, self.newest);
+                changed = true;
+            }
+            if self.followers[at].cuts() <= KEPT_CUTS {
+                break;
+            }
+            self.followers[at].pop_cut();
+            self.cross(id, cut, epoch);
+        }
+        changed
+    }
+
+    /// Rungs that are listed, and can be had.
+    pub(super) fn offered_rungs(&self) -> impl Iterator<Item = Rung> {
+        let all = Rung::LADDER.into_iter().zip(self.supplies);
+        all.filter(|(rung, supply)| *supply != Supply::Unavailable && self.rendition(rung.id).is_some()).map(|(rung, _)| rung)
+    }
+
+    /// By the publisher's own clock: the newest cut, and the one at which what is made begins.
+    pub(super) fn source_cuts(&self) -> Option<(Timestamp, Timestamp)> {
+        let (offset, newest) = (self.timeline.offset()?, self.cut?);
+        let since = |cut: &Cut| (self.timeline.horizon() - cut.at).to_duration();
+        let near = |cut: &Cut| !newest.discontinuity && since(cut) <= MADE_AGAIN_MAX;
+        Some((newest.at - offset, self.cut_before.filter(near).unwrap_or(newest).at - offset))
+    }
+}
+
+impl Presentation {
+    pub fn set_supplies(&mut self, supplies: Supplies) {
+        self.supplies = supplies;
+        if let Some(running) = &mut self.running {
+            running.set_supplies(supplies);
+        }
+    }
+
+    /// Of the publisher that sends: its epoch, when it shows the picture that opened the newest segment, and the one at which
+    /// what is made of it is to begin.
+    pub fn source_cuts(&self) -> Option<(u64, Timestamp, Timestamp)> {
+        let (newest, begin) = self.running.as_ref().filter(|_| self.live)?.source_cuts()?;
+        Some((self.epoch, newest, begin))
+    }
+}
