@@ -6,7 +6,7 @@
 use media_core::{TrackId, sample::Layer, stream::Present};
 use serde::{Deserialize, Serialize};
 
-use super::broadcast::Tracks;
+use super::{broadcast::Tracks, program::is_to_be_made};
 
 #[derive(Serialize)]
 struct Document<'a> {
@@ -44,7 +44,8 @@ pub enum Error {
 /// Empty where there is nothing to choose.
 pub fn document(present: &Present, active: Tracks) -> String {
     let layers = &present.announcement.layers;
-    if layers.len() < 2 {
+    // Of a picture that has to be made only the main one is.
+    if layers.len() < 2 || is_to_be_made(present) {
         return String::new();
     }
     let mut entries: Vec<_> = layers.iter().map(|layer| entry(layer, present, active)).collect();
@@ -75,7 +76,7 @@ pub fn choose(body: &[u8], present: &Present, active: Tracks) -> Result<TrackId,
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::whep::tests::{Script, simulcast};
+    use crate::whep::tests::{Script, av1_track, simulcast};
 
     fn layer(n: u8) -> TrackId {
         TrackId::layer(n).unwrap()
@@ -84,6 +85,15 @@ mod tests {
     #[test]
     fn a_publisher_of_one_picture_leaves_no_choice() {
         assert_eq!(document(&Present::default(), Tracks::default()), "");
+    }
+
+    #[test]
+    fn of_a_picture_that_is_made_there_are_no_layers() {
+        let mut present = simulcast(&Script::new());
+        present.tracks[TrackId::VIDEO.index()] = Some(av1_track());
+        assert_eq!(document(&present, Tracks::default().with(TrackId::VIDEO)), "");
+        let choice = br#"{"encodingId":"m"}"#;
+        assert_eq!(choose(choice, &present, Tracks::default().with(TrackId::VIDEO)), Err(Error::NoSuchLayer));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "in a test a failed step is the failure")]
 
+mod changes;
 mod codecs;
 mod http;
 mod playlist;

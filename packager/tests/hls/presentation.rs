@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use media_core::{Announcement, Item, Sample, Timestamp, Track, TrackId, codec::h264::FrameRate};
+use media_core::{Announcement, Item, Sample, Timescale, Timestamp, Track, TrackId, codec::h264::FrameRate};
 use packager::hls::presentation::{Presentation, Settings, Verdict};
 
 use crate::{
@@ -61,6 +61,8 @@ pub struct Seen {
     /// Segments whose first Part holds a keyframe.
     pub independent: HashSet<u64>,
     independent_parts: u64,
+    /// By initialization segment.
+    scales: HashMap<String, Timescale>,
 }
 
 impl Run {
@@ -169,6 +171,17 @@ impl Run {
         None
     }
 
+    /// What the publisher sends from now on, without leaving: `publisher`'s clock is set to its own.
+    pub fn go_on(&mut self, publisher: &Publisher, seconds: f64) {
+        let (from_us, length_us) = (self.now_us, (seconds * 1e6) as i64);
+        let publisher = Publisher { clock_us: from_us, ..publisher.clone() };
+        for (at_us, sample) in publisher.samples(self.base, from_us, from_us + length_us) {
+            self.now_us = at_us;
+            assert_eq!(self.give(&Item::Sample(Arc::new(sample))), Verdict::Fine, "nobody is torn down");
+        }
+        self.now_us = from_us + length_us;
+    }
+
     pub fn pause(&mut self, seconds: f64) {
         self.now_us += (seconds * 1e6) as i64;
     }
@@ -220,7 +233,13 @@ impl Run {
             };
             self.check_constants(&media);
             self.check_history(id, &media);
-            self.check_parts(id, &media, &fetch, |ticks| Timestamp::new(ticks, scale).as_micros());
+            // A sound's scale may change with its parameters.
+            let scales = &mut self.seen.get_mut(&id).unwrap().scales;
+            for segment in &media.segments {
+                scales.entry(segment.map.clone()).or_insert(scale);
+            }
+            let scales = scales.clone();
+            self.check_parts(id, &media, &fetch, |map, ticks| Timestamp::new(ticks, scales[map]).as_micros());
             self.seen.get_mut(&id).unwrap().media = media;
         }
     }
@@ -262,7 +281,7 @@ impl Run {
     }
 
     /// New Parts: hinted, truly described, seamless, aligned, and not ahead of the lead.
-    fn check_parts(&mut self, id: TrackId, media: &Media, fetch: &dyn Fn(&Part) -> Fragment, micros: impl Fn(i64) -> i64) {
+    fn check_parts(&mut self, id: TrackId, media: &Media, fetch: &dyn Fn(&Part) -> Fragment, micros: impl Fn(&str, i64) -> i64) {
         let seen = &self.seen[&id];
         let known = seen.media.segments.last().map(|last| (last.msn, last.parts.len()));
         let mut hint = seen.media.hint.clone();
@@ -292,7 +311,10 @@ impl Run {
                 let overlaps = id.is_picture() && fragment.begin < end;
                 assert!(!overlaps, "{at}: it begins at {}, before {end}", fragment.begin);
                 end = fragment.end();
-                assert!((micros(end - fragment.begin) - part.duration_us).abs() <= 20, "{at}: its duration is true");
+                assert!(
+                    (micros(&segment.map, end - fragment.begin) - part.duration_us).abs() <= 20,
+                    "{at}: its duration is true"
+                );
                 assert_eq!(part.independent, fragment.samples.iter().any(|sample| sample.sync), "{at}");
                 independent += u64::from(part.independent);
                 if n + 1 < segment.parts.len() {
@@ -302,14 +324,14 @@ impl Run {
                     opened.push(segment.msn);
                 }
                 if n == 0 {
-                    begins.push((segment.msn, micros(fragment.first_pts())));
+                    begins.push((segment.msn, micros(&segment.map, fragment.first_pts())));
                 }
                 if id == TrackId::AUDIO {
                     self.sound_frame_us = self.sound_frame_us.max(micros(fragment.samples[0].duration));
                 }
                 if let Some(newest_us) = self.newest_us.filter(|_| self.live && id == TrackId::AUDIO) {
-                    let frame_us = micros(fragment.samples[0].duration);
-                    let ahead_us = micros(end) - newest_us - frame_us;
+                    let frame_us = micros(&segment.map, fragment.samples[0].duration);
+                    let ahead_us = micros(&segment.map, end) - newest_us - frame_us;
                     // Where the P-frame of a pyramid was lost, its B-frames tell how far decoding is.
                     let most_us = self.skewed_us + if self.regular { 1_000 } else { 100_000 };
                     assert!(ahead_us <= most_us, "{at}: {ahead_us} us beyond the newest picture");

@@ -9,7 +9,7 @@ use crate::{
     codecs::HVCC,
     presentation::Run,
     reader::Segment,
-    script::{self, Audio, Keys, Publisher, Video},
+    script::{Audio, Keys, Publisher, Video},
 };
 
 /// From the request to the first picture: a program starts, a decoder fills.

@@ -92,6 +92,11 @@ impl Follower {
         self.cuts.front()
     }
 
+    /// The discontinuity that new parameters wait for is known: it is not to be asked for twice.
+    pub fn awaits_break(&self) -> bool {
+        self.cuts.iter().any(|cut| cut.discontinuity)
+    }
+
     pub fn cuts(&self) -> usize {
         self.cuts.len()
     }

@@ -349,7 +349,7 @@ impl Running {
             losses.undecodable += 1;
             if !broken {
                 // New parameters wait for a discontinuity, on every rendition; a rung's, for its next segment.
-                if !id.is_rung() {
+                if !id.is_rung() && !self.followers[at].awaits_break() {
                     self.timeline.change();
                 }
                 self.followers[at].broken = id.is_picture();
