@@ -44,7 +44,8 @@ fn pictures(server: &Server, stream: &str) -> [Vec<u8>; 2] {
         whole.map(|l| l[2].rsplit_once('/').expect("an address has a folder").1.to_owned()).collect()
     };
     let [source, rung] = [&lists[0], &lists[1]].map(|list| whole(list));
-    let newest = rung.iter().rev().find(|segment| source.contains(segment)).expect("both have whole segments");
+    let newest = rung.iter().rev().find(|segment| source.contains(segment));
+    let newest = newest.unwrap_or_else(|| panic!("both have whole segments: {lists:#?}"));
     [(&lists[0], "video"), (&lists[1], "rung-1")].map(|(list, folder)| {
         let map = list.lines().rev().find_map(|l| l.strip_prefix("#EXT-X-MAP:URI=\"")?.strip_suffix('"')).expect("it has a map");
         let epoch = map.split('/').nth(1).expect("an address has an epoch");

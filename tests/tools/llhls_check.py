@@ -350,8 +350,9 @@ class Follower(threading.Thread):
                     if (m, i) in seen or (m, i) < (msn, part):
                         continue
                     map_uri = next((s["map"] for s in n.segments if s["msn"] == m), n.map)
-                    # The decode time may jump at the first part behind a discontinuity, also of an open segment; not inside one.
-                    fresh = i == 0 and m in n.discontinuities
+                    # The decode time may jump at the first part behind a discontinuity or a gap, also of an open segment; not inside one.
+                    gap = any(s["gap"] for s in n.segments if s["msn"] == m - 1)
+                    fresh = i == 0 and (gap or m in n.discontinuities)
                     body, _ = self.media(x["URI"], float(x["DURATION"]), x.get("INDEPENDENT") == "YES", i == 0, map_uri, f"msn {m} part {i}", not fresh and bool(seen))
                     seen[(m, i)] = body
                     if i == 0 and x.get("INDEPENDENT") != "YES" and self.independent:
