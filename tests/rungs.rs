@@ -1,4 +1,5 @@
-//! Publishers of HEVC and AV1 for players that play neither: Chromium's hls.js gets the H.264 that is made for it.
+//! Publishers of HEVC and AV1 for players that play neither: Chromium's hls.js gets the H.264 that is made of HEVC. AV1 it
+//! may play as it is.
 
 mod common;
 
@@ -37,15 +38,17 @@ fn text(server: &Server, stream: &str, playlist: &str) -> String {
 
 /// The newest whole segment that a rung and its source both have, as small grey pictures of each.
 fn pictures(server: &Server, stream: &str) -> [Vec<u8>; 2] {
-    let lists = ["video.m3u8", "rung-1.m3u8"].map(|playlist| text(server, stream, playlist));
     let whole = |list: &str| -> Vec<String> {
         let lines: Vec<_> = list.lines().collect();
         let whole = lines.windows(3).filter(|l| l[1].starts_with("#EXTINF") && l[0] != "#EXT-X-GAP");
         whole.map(|l| l[2].rsplit_once('/').expect("an address has a folder").1.to_owned()).collect()
     };
-    let [source, rung] = [&lists[0], &lists[1]].map(|list| whole(list));
-    let newest = rung.iter().rev().find(|segment| source.contains(segment));
-    let newest = newest.unwrap_or_else(|| panic!("both have whole segments: {lists:#?}"));
+    let (lists, newest) = within(Duration::from_secs(15), "both have whole segments", || {
+        let lists = ["video.m3u8", "rung-1.m3u8"].map(|playlist| text(server, stream, playlist));
+        let [source, rung] = [&lists[0], &lists[1]].map(|list| whole(list));
+        let newest = rung.into_iter().rev().find(|segment| source.contains(segment))?;
+        Some((lists, newest))
+    });
     [(&lists[0], "video"), (&lists[1], "rung-1")].map(|(list, folder)| {
         let map = list.lines().rev().find_map(|l| l.strip_prefix("#EXT-X-MAP:URI=\"")?.strip_suffix('"')).expect("it has a map");
         let epoch = map.split('/').nth(1).expect("an address has an epoch");
