@@ -27,7 +27,7 @@ fn playlist() -> Playlist {
             wall_us: 1_795_000_000_000_000 + seconds * 1_000_000,
             closes_us: 0,
         };
-        playlist.open(&cut, Arc::from("video/1795000000000/init-1.mp4"));
+        playlist.open(&cut, Some(Arc::from("video/1795000000000/init-1.mp4")));
         let open = n + 1 == SEGMENTS;
         (0..if open { PARTS / 2 } else { PARTS }).for_each(|part| {
             playlist.push_part(PART_US, part == 0, EPOCH);
