@@ -135,7 +135,7 @@ const ATTACKS: [Attack; 16] = [
     },
     Attack {
         name: "forged checks",
-        run: |server| flood(server, |n| forged_check(n)),
+        run: |server| flood(server, forged_check),
         counter: "codecast_webrtc_received_datagrams_total{fate=\"forged\"}",
         least: 500.0,
     },

@@ -327,7 +327,7 @@ impl Run {
                     begins.push((segment.msn, micros(&segment.map, fragment.first_pts())));
                 }
                 if id == TrackId::AUDIO {
-                    self.sound_frame_us = self.sound_frame_us.max(micros(fragment.samples[0].duration));
+                    self.sound_frame_us = self.sound_frame_us.max(micros(&segment.map, fragment.samples[0].duration));
                 }
                 if let Some(newest_us) = self.newest_us.filter(|_| self.live && id == TrackId::AUDIO) {
                     let frame_us = micros(&segment.map, fragment.samples[0].duration);
