@@ -22,6 +22,12 @@ pub const FRAME_BYTES_MAX: usize = 8 << 20;
 /// Longest text in a message: a sentence.
 const TEXT_BYTES_MAX: usize = 1 << 10;
 
+/// How much is read at once, where there is as much.
+const READ_BYTES: usize = 16 << 10;
+/// Shorter frames are copied out of what was read: a packet of sound that stays in a stream's window for seconds would
+/// otherwise keep all that was read with it.
+const OWN_BYTES_MAX: usize = READ_BYTES / 2;
+
 /// The version, the tag and the output.
 const FRAME_BYTES_MIN: usize = 3;
 
@@ -140,7 +146,7 @@ impl<M> Default for Reader<M> {
 impl<M: Message> Reader<M> {
     /// Where to read into. It holds at most one frame and what came with it.
     pub fn buffer(&mut self) -> &mut BytesMut {
-        self.unread.reserve(16 << 10);
+        self.unread.reserve(READ_BYTES);
         &mut self.unread
     }
 
@@ -158,7 +164,8 @@ impl<M: Message> Reader<M> {
             self.unread.reserve(4 + length - self.unread.len());
             return Ok(None);
         }
-        let mut frame = self.unread.split_to(4 + length).freeze();
+        let frame = self.unread.split_to(4 + length);
+        let mut frame = if frame.len() <= OWN_BYTES_MAX { Bytes::copy_from_slice(&frame) } else { frame.freeze() };
         frame.advance(4);
         let version = frame.get_u8();
         if version != VERSION {
@@ -454,6 +461,27 @@ mod tests {
                 [f.head, f.payload].concat()
             })
             .collect()
+    }
+
+    #[test]
+    fn a_message_keeps_no_more_than_itself() {
+        let coded = |bytes: usize| Coded {
+            pts: Timestamp::ZERO,
+            dts: Timestamp::ZERO,
+            duration: 960,
+            keyframe: true,
+            payload: Bytes::from(vec![7; bytes]),
+        };
+        let mut reader = Reader::<Order>::default();
+        for bytes in [300, 300, OWN_BYTES_MAX / 2] {
+            reader.buffer().put(Order::Sample(Made::Opus, coded(bytes)).encode().into_buf());
+        }
+        let mut read = 0;
+        while let Some(Order::Sample(_, coded)) = reader.next_message().unwrap() {
+            assert!(coded.payload.is_unique(), "{} bytes share what was read", coded.payload.len());
+            read += 1;
+        }
+        assert_eq!(read, 3);
     }
 
     #[test]
