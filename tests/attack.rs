@@ -41,7 +41,7 @@ struct Attack {
     least: f64,
 }
 
-const ATTACKS: [Attack; 16] = [
+const ATTACKS: [Attack; 17] = [
     Attack {
         name: "half an RTMP handshake, 300 times",
         run: |server| outlast((0..300).map(|n| hold(rtmp(server), &[3; 1000][..n]))),
@@ -135,13 +135,13 @@ const ATTACKS: [Attack; 16] = [
     },
     Attack {
         name: "forged checks",
-        run: |server| flood(server, forged_check),
+        run: |server| flood(server.webrtc, forged_check),
         counter: "codecast_webrtc_received_datagrams_total{fate=\"forged\"}",
         least: 500.0,
     },
     Attack {
         name: "DTLS and RTP from nowhere",
-        run: |server| flood(server, |n| [if n % 2 == 0 { 22 } else { 0x80 }; 1200].to_vec()),
+        run: |server| flood(server.webrtc, |n| [if n % 2 == 0 { 22 } else { 0x80 }; 1200].to_vec()),
         counter: "codecast_webrtc_received_datagrams_total{fate=\"unproved\"}",
         least: 500.0,
     },
@@ -150,6 +150,15 @@ const ATTACKS: [Attack; 16] = [
         run: |server| outlast((0..100).map(|_| hold(server.webrtc, &[0xff; 64]))),
         counter: "codecast_webrtc_tcp_refused_total",
         least: 100.0,
+    },
+    Attack {
+        name: "SRT handshakes with a cookie that is none",
+        run: |server| {
+            let conclusion = fs::read(tool("../ingest/testdata/srt/conclusion.bin")).expect("a recorded handshake");
+            flood(server.srt.trim_start_matches("srt://").parse().expect("a real address"), |_| conclusion.clone())
+        },
+        counter: "codecast_srt_stray_datagrams_total{reason=\"cookie\"}",
+        least: 500.0,
     },
 ];
 
@@ -236,14 +245,14 @@ fn post(server: &Server, protocol: &str, bearer: &str, offer: &str, status: u16)
 }
 
 /// From one socket, in bursts that the receiver's buffer holds.
-fn flood(server: &Server, datagram: impl Fn(u32) -> Vec<u8>) -> usize {
+fn flood(to: SocketAddr, datagram: impl Fn(u32) -> Vec<u8>) -> usize {
     let socket = UdpSocket::bind("127.0.0.1:0").expect("a free port");
     let mut bytes = 0;
     for n in 0..20_000 {
         let datagram = datagram(n);
         bytes += datagram.len();
         // What the system does not take is lost.
-        let _ = socket.send_to(&datagram, server.webrtc);
+        let _ = socket.send_to(&datagram, to);
         if n % 64 == 63 {
             thread::sleep(Duration::from_millis(1));
         }
