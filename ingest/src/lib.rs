@@ -9,6 +9,7 @@
 
 pub mod admission;
 pub mod metrics;
+pub mod rejections;
 pub mod repair;
 pub mod rtmp;
 pub mod srt;

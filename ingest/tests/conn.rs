@@ -11,6 +11,7 @@ use std::{
 use ingest::{
     admission::{Admission, Answer, PublishRequest, Verdict},
     metrics::Metrics,
+    rejections::Rejections,
     rtmp::{
         close::CloseReason,
         conn::{Shared, serve},
@@ -65,6 +66,7 @@ fn shared(admission: impl Admission + 'static) -> Arc<Shared> {
     let streams = Mutex::new(Vec::new());
     let on_stream = move |stream| streams.lock().expect("nobody panics with it").push(stream);
     Arc::new(Shared {
+        rejections: Rejections::default(),
         registry: Arc::new(Registry::new(SystemTime::UNIX_EPOCH, 10, on_stream)),
         admission: Arc::new(admission),
         metrics: Metrics::new(&prometheus::Registry::new()).unwrap(),

@@ -27,6 +27,7 @@ use super::{
 use crate::{
     admission::{Admission, Protocol, PublishRequest, Verdict},
     metrics::Metrics,
+    rejections::Rejections,
     repair::Repairs,
 };
 
@@ -43,6 +44,7 @@ pub struct Shared {
     pub registry: Arc<Registry>,
     pub admission: Arc<dyn Admission>,
     pub metrics: Metrics,
+    pub rejections: Rejections,
     pub deadlines: Deadlines,
     /// For one answer of the admission.
     pub admission_timeout: Duration,
@@ -77,7 +79,7 @@ where
             reason = %reason, video = totals.video, audio = totals.audio, bytes = totals.bytes,
             repairs = ?totals.repairs, dropped = ?totals.drops, "publisher ended"
         ),
-        (false, true) => info!(reason = %reason, "publisher rejected"),
+        (false, true) => shared.rejections.tell(&reason, Instant::now().into_std()),
         (false, false) => debug!(reason = %reason, "connection ended"),
     }
     reason

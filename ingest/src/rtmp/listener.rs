@@ -17,7 +17,7 @@ use super::{
     gate::{Caps, Gate},
     session::{Deadlines, LINGER},
 };
-use crate::{admission::Admission, metrics::Metrics};
+use crate::{admission::Admission, metrics::Metrics, rejections::Rejections};
 
 /// After a failed accept (out of file descriptors, mostly) trying again at once would only spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -69,7 +69,14 @@ impl Listener {
             listener,
             secure: None,
             gate: Gate::new(caps),
-            shared: Arc::new(Shared { registry, admission, metrics, deadlines, admission_timeout }),
+            shared: Arc::new(Shared {
+                registry,
+                admission,
+                metrics,
+                rejections: Rejections::default(),
+                deadlines,
+                admission_timeout,
+            }),
         })
     }
 

@@ -32,6 +32,7 @@ use super::{
 use crate::{
     admission::{Admission, Protocol, PublishRequest, Verdict},
     metrics::Metrics as Publishing,
+    rejections::Rejections,
     repair::Repairs,
     rtmp::{
         feed::{Dropped, Drops, Fed},
@@ -61,6 +62,7 @@ pub struct Shared {
     pub receivers: Arc<dyn Receivers>,
     pub publishing: Publishing,
     pub metrics: Metrics,
+    pub rejections: Rejections,
     pub passphrase: Option<Passphrase>,
     pub latency: Duration,
     /// For one answer of the admission.
@@ -104,7 +106,7 @@ pub async fn serve(caller: Caller, shared: Arc<Shared>) {
             %reason, video = totals.video, audio = totals.audio, bytes = totals.bytes, lost = totals.lost, repairs = ?totals.repairs, dropped = ?totals.drops, "publisher ended"
         );
     } else {
-        info!(%reason, "publisher rejected");
+        shared.rejections.tell(&reason, Instant::now().into_std());
     }
 }
 

@@ -9,7 +9,7 @@ use tokio::{
     task::JoinSet,
     time::{Instant, timeout},
 };
-use tracing::{Instrument, debug, info};
+use tracing::{Instrument, debug};
 
 use super::{
     close::CloseReason,
@@ -22,6 +22,7 @@ use super::{
 use crate::{
     admission::Admission,
     metrics::Metrics as Publishing,
+    rejections::Rejections,
     rtmp::gate::{Caps, Gate},
 };
 
@@ -95,6 +96,7 @@ impl Listener {
                 receivers,
                 publishing,
                 metrics,
+                rejections: Rejections::default(),
                 passphrase,
                 latency,
                 admission_timeout,
@@ -179,7 +181,7 @@ impl Listener {
     async fn refuse(&self, peer: SocketAddr, datagram: &[u8], reason: &CloseReason) {
         let Packet::Handshake(handshake) = Packet::read(datagram) else { return };
         self.shared.metrics.ended(reason);
-        info!(peer = %peer.ip().to_canonical(), %reason, "publisher rejected");
+        conn::span(peer).in_scope(|| self.shared.rejections.tell(reason, Instant::now().into_std()));
         self.tell(peer, &handshake.rejection(reason.code())).await;
     }
 

@@ -29,7 +29,7 @@ use tokio::{
     sync::watch,
     time::{Instant, sleep_until, timeout},
 };
-use tracing::{Instrument, Span, debug, field::Empty, info, info_span};
+use tracing::{Instrument, Span, debug, field::Empty, info_span};
 use transport::{
     Accepted, Control, Engine,
     resource::{self, CORS, CORS_MAX_AGE, ENDPOINT_METHODS, FRAGMENT, SDP, SESSION_METHODS},
@@ -44,6 +44,7 @@ use super::{
 use crate::{
     admission::{Admission, Protocol, PublishRequest, Verdict},
     metrics::Metrics as Publishing,
+    rejections::Rejections,
 };
 
 /// OBS gives its POST 8 s in all.
@@ -69,6 +70,7 @@ struct Inner {
     admission: Arc<dyn Admission>,
     config: Config,
     metrics: Metrics,
+    rejections: Rejections,
     publishing: Publishing,
     /// By the last part of their URLs. Each holds a session of the engine, which bounds their number.
     sessions: DashMap<String, Entry>,
@@ -97,7 +99,17 @@ impl Whip {
     ) -> prometheus::Result<Self> {
         let metrics = Metrics::new(metrics)?;
         let (live, _) = watch::channel(0);
-        Ok(Self(Arc::new(Inner { engine, registry, admission, config, metrics, publishing, sessions: DashMap::new(), live })))
+        Ok(Self(Arc::new(Inner {
+            engine,
+            registry,
+            admission,
+            config,
+            metrics,
+            rejections: Rejections::default(),
+            publishing,
+            sessions: DashMap::new(),
+            live,
+        })))
     }
 
     /// Waits until no session is left. They end with the registry's drain.
@@ -304,7 +316,7 @@ impl Inner {
     fn reject(&self, rejection: &Rejection) -> Response<Body> {
         self.metrics.rejected(rejection);
         if rejection.is_told() {
-            info!(reason = %rejection, "publisher rejected");
+            self.rejections.tell(rejection, Instant::now().into_std());
         }
         problem(rejection)
     }
