@@ -3,8 +3,10 @@
 //   buttons ───────────┐                        ┌─ wanted ─> WhipSession (shell/whip.ts)
 //   capture ───────────┼─> step(studio, input) ─┤
 //   reports, time ─────┘                        └─ view ───> the page
+import { browserWords } from './core/advice';
 import { encodings, initial, type Input, isStreamName, type State, step, stateOf, view, wanted } from './core/studio';
 import { bitrateWords } from './core/words';
+import { AdviceList } from './shell/advice';
 import { type Captured, capture, type Chosen, devices, NotCaptured } from './shell/capture';
 import { hasWebRtc } from './shell/peer';
 import { type Figures, WhipSession } from './shell/whip';
@@ -26,6 +28,9 @@ const stream = find('stream', HTMLInputElement), key = find('key', HTMLInputElem
 const camera = find('camera', HTMLSelectElement), microphone = find('microphone', HTMLSelectElement), layers = find('layers', HTMLSelectElement);
 const go = find('go', HTMLButtonElement), show = find('show', HTMLButtonElement), stop = find('stop', HTMLButtonElement);
 const preview = find('preview', HTMLVideoElement);
+
+/** Last on the page: whatever it says moves nothing else. */
+const advice = new AdviceList(find('advice', HTMLElement), browserWords, 'The server has nothing to advise.');
 
 let studio = initial();
 let captured: Captured | null = null;
@@ -132,6 +137,7 @@ function fill(select: HTMLSelectElement, options: readonly (readonly [string, st
 
 async function beat(): Promise<void> {
   put({ kind: 'tick' });
+  void advice.beat(stateOf(studio) === 'live' ? stream.value : null, now());
   const sampled = session, number = attempt;
   if (sampled === null || now() - sampledMs < SAMPLE_MS) return;
   sampledMs = now();

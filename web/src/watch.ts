@@ -3,10 +3,12 @@
 //   status.json ─┐                      ┌─ wanted ─> player (shell/webrtc.ts, or shell/player.ts for HLS)
 //   player ──────┼─> step(model, input) ┼─ view ───> screen (shell/screen.ts)
 //   time, tab ───┘                      └─ lease ──> shell/lease.ts
+import { obsWords } from './core/advice';
 import { ServerClock } from './core/clock';
 import { type Choice, initial, type Input, mayRetry, needsLease, parseChoice, pollMs, step, transport, view, wanted, type Wanted } from './core/page';
 import { parseStatus, streamOfPath } from './core/status';
 import { delayWords, pathWords } from './core/words';
+import { AdviceList } from './shell/advice';
 import { ask } from './shell/fetch';
 import { TabLease } from './shell/lease';
 import { createPlayer, type Player, type Reading, support, type WebRtcReading } from './shell/player';
@@ -33,6 +35,8 @@ const base = `/live/${encodeURIComponent(stream)}`;
 const screen = new Screen(stream, { togglePlay, toggleMute, setVolume, choose, chooseLayer });
 const { video } = screen;
 const supported = support(video);
+/** Within the details, and last there: for a streamer who looks at the own stream. */
+const advice = new AdviceList(screen.advice, obsWords, '');
 const clock = new ServerClock();
 const lease = new TabLease('codecast.low-latency', (holds) => put({ kind: 'mode', mode: supported === 'native' ? 'native' : holds ? 'low-latency' : 'segments' }));
 
@@ -250,6 +254,7 @@ function drawNumbers(): void {
   const live = view(model, now()).kind === 'live';
   const words = reading?.webRtc === undefined ? delayWords : pathWords;
   screen.showDelay(live && latency !== null ? words(latency) : '');
+  if (screen.showsDetails) void advice.beat(live ? stream : null, now());
   screen.showFacts([
     ...(reading?.webRtc === undefined ? hlsFacts(latency) : webRtcFacts(reading.webRtc)),
     ['First picture after', firstFrameMs === null ? '–' : `${firstFrameMs} ms`],

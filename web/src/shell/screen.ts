@@ -56,6 +56,7 @@ export class Screen {
   private readonly layer = element('layer', HTMLSelectElement);
   private readonly details = element('details', HTMLDetailsElement);
   private readonly facts = element('facts', HTMLElement);
+  readonly advice = element('advice', HTMLElement);
   private idleTimer = 0;
 
   constructor(private readonly stream: string, actions: Actions) {
@@ -126,6 +127,10 @@ export class Screen {
       const node = this.facts.children[i] ?? this.facts.appendChild(document.createElement(tag));
       setText(node as HTMLElement, text);
     });
+  }
+
+  get showsDetails(): boolean {
+    return this.details.open;
   }
 
   private toggleFull(): void {
