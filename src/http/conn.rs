@@ -2,6 +2,7 @@
 //! agreed on it.
 
 use std::{
+    future::poll_fn,
     io,
     net::SocketAddr,
     pin::{Pin, pin},
@@ -142,13 +143,25 @@ async fn drive<C: Future<Output = hyper::Result<()>>>(
     }
 }
 
+/// Asks whenever something has happened on the connection, and when time runs out: a flood is not waited for.
 async fn out_of_patience(patience: &Patience) -> &'static str {
-    loop {
-        match patience.verdict(Instant::now()) {
-            Verdict::Over(reason) => return reason.as_str(),
-            Verdict::WaitUntil(at) => tokio::time::sleep_until(at.into()).await,
+    let mut alarm = pin!(tokio::time::sleep(Duration::ZERO));
+    poll_fn(|cx| {
+        loop {
+            let at = match patience.verdict(Instant::now()) {
+                Verdict::Over(reason) => return Poll::Ready(reason.as_str()),
+                Verdict::WaitUntil(at) => at.into(),
+            };
+            // An alarm that rings too early costs a question, setting it at each packet costs more.
+            if alarm.is_elapsed() || at < alarm.deadline() {
+                alarm.as_mut().reset(at);
+            }
+            if alarm.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
         }
-    }
+    })
+    .await
 }
 
 async fn answer(

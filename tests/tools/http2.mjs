@@ -9,6 +9,9 @@
 // No certificate is refused; `certificate` tells which one came. Exit status 2 when it could not be tried.
 import http2 from 'node:http2';
 
+/** Fewer than a server lets be open. */
+const RESET_AT_ONCE = 20;
+
 const [mode, address, amount] = process.argv.slice(2);
 if (!['get', 'stay', 'reset', 'headers', 'shut'].includes(mode) || !address) {
   console.error('usage: http2.mjs get|stay|reset|headers|shut URL [AMOUNT]');
@@ -52,11 +55,12 @@ if (mode === 'stay') {
 }
 if (mode === 'reset') {
   let sent = 0;
-  for (; sent < Number(amount) && !session.closed && !session.destroyed; sent++) {
-    const stream = session.request({ ':path': path });
-    stream.on('error', () => {});
-    stream.close(http2.constants.NGHTTP2_CANCEL);
-    if (sent % 20 === 19) await new Promise((resolve) => setTimeout(resolve, 1));
+  for (; sent < Number(amount) && !session.closed && !session.destroyed; sent += RESET_AT_ONCE) {
+    const streams = Array.from({ length: RESET_AT_ONCE }, () => session.request({ ':path': path }));
+    streams.forEach((stream) => stream.on('error', () => {}));
+    // nghttp2 takes back a request that is given up before it was written: nothing at all would be sent.
+    await new Promise((resolve) => setTimeout(resolve, 1));
+    streams.forEach((stream) => stream.close(http2.constants.NGHTTP2_CANCEL));
   }
   result = { sent };
 }
