@@ -48,7 +48,10 @@ LIST
 gir1.2-gstreamer-1.0: GStreamer for Python
 gstreamer1.0-nice: ICE of GStreamer's WHIP and WHEP clients
 libgstreamer-plugins-bad1.0-dev: builds those clients
+mpv: a player of HLS
 python3-gi: GStreamer for Python, to count what its clients decode
+vlc-bin: a player of HLS
+vlc-plugin-base: what VLC reads and decodes with
 LIST
         image) cat <<'LIST' ;;
 podman: builds the container image

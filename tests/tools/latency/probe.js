@@ -55,6 +55,13 @@ function watch(video) {
   requestAnimationFrame(look);
 })();
 
+/** Whatever the clock jumps over does not count. */
+function playedS(video) {
+  let sum = 0;
+  for (let i = 0; i < (video?.played.length ?? 0); i++) sum += video.played.end(i) - video.played.start(i);
+  return +sum.toFixed(3);
+}
+
 const tally = (names) => names.reduce((counts, name) => ({ ...counts, [name]: (counts[name] ?? 0) + 1 }), {});
 
 window.probe = {
@@ -70,7 +77,7 @@ window.probe = {
     return {
       firstFrameMs: seen.firstFrameMs, frames: quality?.totalVideoFrames ?? 0, droppedFrames: quality?.droppedVideoFrames ?? 0, shownFrames: seen.shown,
       currentTimeAdvancedS: seen.firstTimeS === null ? 0 : +(video.currentTime - seen.firstTimeS).toFixed(3),
-      stalls: seen.stalls, stalledMs: seen.stalledMs + Math.round(seen.stalledSince === null ? 0 : performance.now() - seen.stalledSince),
+      playedS: playedS(video), stalls: seen.stalls, stalledMs: seen.stalledMs + Math.round(seen.stalledSince === null ? 0 : performance.now() - seen.stalledSince),
       seeks: seen.seeks, rateMin: seen.rateMin, rateMax: seen.rateMax,
       latencyMs: coded ? summary(settled) : null, unreadFrames: seen.unread,
       width: video?.videoWidth ?? 0, height: video?.videoHeight ?? 0,

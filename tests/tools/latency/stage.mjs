@@ -36,6 +36,18 @@ const PAGES = {
     player.configure({ streaming: { lowLatencyMode: true } });
     player.configure(config);
     await player.load(url);`),
+  '/vhs.html': bare('video.js', `
+    video.className = 'video-js';
+    const vhs = { overrideNative: true, llhls: true, experimentalLLHLS: true };
+    const player = videojs(video, { html5: { vhs, nativeAudioTracks: false, nativeVideoTracks: false } });
+    player.on('error', () => probe.error('vhs ' + player.error()?.code + ' (fatal): ' + player.error()?.message));
+    window.playerFacts = () => ({ version: videojs.VERSION });
+    player.src({ src: url, type: 'application/vnd.apple.mpegurl' });
+    await player.play();`),
+  '/native.html': bare('', `
+    window.playerFacts = () => ({ version: navigator.userAgentData.brands.map((b) => b.version).at(-1) });
+    video.crossOrigin = 'anonymous';
+    video.src = url;`),
   // Counted from the request: candidates are there by then.
   '/whep.html': bare('', `
     const pc = new RTCPeerConnection({ bundlePolicy: 'max-bundle' });
@@ -52,11 +64,13 @@ const PAGES = {
     await pc.setRemoteDescription({ type: 'answer', sdp });`),
 };
 
-const SCRIPTS = { '/hls.js': 'hls.js/dist/hls.js', '/shaka.js': 'shaka-player/dist/shaka-player.compiled.js' };
+const SCRIPTS = {
+  '/hls.js': 'hls.js/dist/hls.js', '/shaka.js': 'shaka-player/dist/shaka-player.compiled.js', '/video.js': 'video.js/dist/video.js',
+};
 
-/** The players a page can be asked for. `whep` is a bare one with a WHEP endpoint, `page` CodeCast's own watch page at its
- *  own address. */
-export const PLAYERS = ['hls.js', 'shaka', 'whep', 'page'];
+/** The players a page can be asked for. `vhs` is video.js, `native` Chromium's own HLS, `whep` a bare one with a WHEP
+ *  endpoint, `page` CodeCast's own watch page at its own address. */
+export const PLAYERS = ['hls.js', 'shaka', 'vhs', 'native', 'whep', 'page'];
 
 /** timecode.mjs and probe.js as one script that leaves nothing behind but `window.probe`. */
 function probeScript() {
