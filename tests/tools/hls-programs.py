@@ -102,7 +102,7 @@ def vlc(url, seconds):
 
     return {
         "version": version(as_nobody + ["vlc", "--version"]),
-        "frames": number("video decoded"),
+        "frames": number("frames displayed"),
         "audioFrames": number("audio decoded"),
         "lost": number("frames lost"),
         "said": errors(said, r"(?i)(?:stream|demux|decoder) error"),

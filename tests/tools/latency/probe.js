@@ -2,9 +2,12 @@
 // joins the two). Watches whatever <video> the page has, and only watches: it never plays, seeks or changes speed.
 // `probe.report(warmupS)` answers what a viewer saw so far.
 
+/** Between two animation frames. */
+const STEP_MAX_S = 1;
+
 const seen = {
   video: null, fromMs: 0, firstFrameMs: null, firstTimeS: null, shown: 0, unread: 0, ages: [],
-  stalls: 0, stalledMs: 0, stalledSince: null, seeks: 0, rateMin: 1, rateMax: 1, errors: [],
+  playedS: 0, clockS: 0, stalls: 0, stalledMs: 0, stalledSince: null, seeks: 0, rateMin: 1, rateMax: 1, errors: [],
 };
 
 // The painted area alone, 8 by 8 pixels a cell: small enough to read back for every frame.
@@ -52,15 +55,11 @@ function watch(video) {
 (function look() {
   const video = document.querySelector('video');
   if (video && video !== seen.video) watch(video);
+  const step = (video?.currentTime ?? 0) - seen.clockS;
+  if (step > 0 && step < STEP_MAX_S) seen.playedS += step; // a longer one is a seek, which plays nothing
+  seen.clockS += step;
   requestAnimationFrame(look);
 })();
-
-/** Whatever the clock jumps over does not count. */
-function playedS(video) {
-  let sum = 0;
-  for (let i = 0; i < (video?.played.length ?? 0); i++) sum += video.played.end(i) - video.played.start(i);
-  return +sum.toFixed(3);
-}
 
 const tally = (names) => names.reduce((counts, name) => ({ ...counts, [name]: (counts[name] ?? 0) + 1 }), {});
 
@@ -77,7 +76,7 @@ window.probe = {
     return {
       firstFrameMs: seen.firstFrameMs, frames: quality?.totalVideoFrames ?? 0, droppedFrames: quality?.droppedVideoFrames ?? 0, shownFrames: seen.shown,
       currentTimeAdvancedS: seen.firstTimeS === null ? 0 : +(video.currentTime - seen.firstTimeS).toFixed(3),
-      playedS: playedS(video), stalls: seen.stalls, stalledMs: seen.stalledMs + Math.round(seen.stalledSince === null ? 0 : performance.now() - seen.stalledSince),
+      playedS: +seen.playedS.toFixed(3), stalls: seen.stalls, stalledMs: seen.stalledMs + Math.round(seen.stalledSince === null ? 0 : performance.now() - seen.stalledSince),
       seeks: seen.seeks, rateMin: seen.rateMin, rateMax: seen.rateMax,
       latencyMs: coded ? summary(settled) : null, unreadFrames: seen.unread,
       width: video?.videoWidth ?? 0, height: video?.videoHeight ?? 0,
