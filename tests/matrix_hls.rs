@@ -281,7 +281,10 @@ fn every_player_plays_every_kind_of_stream() {
 fn rows(server: &Server) -> (Vec<Row>, Vec<String>) {
     let (mut rows, mut wrong) = (Vec::new(), Vec::new());
     for (kind, _) in KINDS {
-        server.playable(kind);
+        // Shaka 5.2.12 asks for the address `undefined` where there are few whole segments.
+        within(Duration::from_secs(40), "there are whole segments", || {
+            (server.get(&format!("/live/{kind}/audio.m3u8")).text().matches("#EXTINF").count() >= 4).then_some(())
+        });
     }
     within(Duration::from_secs(40), "the publisher has come back once", || {
         let playlist = server.get("/live/reconnect/audio.m3u8").text();
