@@ -83,7 +83,7 @@ impl Publisher {
     }
 
     fn with_layer(mut self, track: TrackId) -> Self {
-        let layer = |track, rid: &str| Layer { track, rid: rid.into() };
+        let layer = |track, rid: &str| Layer { track, rid: rid.into(), apart: false };
         let layers = vec![layer(TrackId::VIDEO, "h"), layer(track, "l")];
         self.publication.announce(Announcement { video: true, audio: true, layers, ..Announcement::default() }).unwrap();
         let parameters = self.video.parameters.clone();

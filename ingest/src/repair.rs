@@ -9,8 +9,8 @@
 //!   likewise, so both stay together and one jump is counted once.
 //! - A hole in one track, while the other has gone on, is a hole: nothing is re-based.
 //! - A clock that stands still while frames come goes on by their usual length.
-//! - Further layers of the picture have clocks of their own beside the picture's.
-//! - Audio counts its samples. RTMP's rounded times only correct the count when it has drifted.
+//! - Further pictures and further sounds have clocks of their own beside the picture's.
+//! - Each sound counts its samples. RTMP's rounded times only correct the count when it has drifted.
 
 use std::fmt;
 
@@ -157,7 +157,8 @@ pub struct Clocks {
     tracks: [TrackClock; TrackId::COUNT],
     /// Added to the publisher's milliseconds since the newest jump.
     base_ms: i64,
-    audio_count: Option<AudioCount>,
+    /// Of each sound, by `TrackId::index`.
+    counts: [Option<AudioCount>; TrackId::COUNT],
     repairs: Repairs,
 }
 
@@ -223,17 +224,14 @@ impl Clocks {
         Stamp { dts: Timestamp::new(dts, VIDEO_TIMESCALE), pts: Timestamp::new(pts, VIDEO_TIMESCALE) }
     }
 
-    /// When an audio frame of `frame_length` samples begins; `None` when it is one too many.
-    pub fn audio(&mut self, told: impl Into<Told>, rate: Timescale, frame_length: u32) -> Option<Timestamp> {
+    /// When a frame of a sound begins that has `frame_length` samples; `None` when it is one too many.
+    pub fn audio(&mut self, id: TrackId, told: impl Into<Told>, rate: Timescale, frame_length: u32) -> Option<Timestamp> {
         let said = told.into();
         let frame_ms = i64::from(frame_length) * 1000 / i64::from(rate.ticks_per_second());
-        let out_ms = self.rebase(TrackId::AUDIO, said.ms, Some(frame_ms.max(1)));
+        let out_ms = self.rebase(id, said.ms, Some(frame_ms.max(1)));
         let told = Timestamp::from_millis(out_ms).ticks_in(rate).saturating_add(said.added(rate));
         let (frame, drift_max) = (i64::from(frame_length), Timestamp::from_millis(DRIFT_MAX_MS).ticks_in(rate));
-        let count = match &mut self.audio_count {
-            Some(count) => count,
-            none => none.insert(AudioCount { rate, next_ticks: told, early: 0 }),
-        };
+        let count = self.counts[id.index()].get_or_insert(AudioCount { rate, next_ticks: told, early: 0 });
         count.change_rate(rate);
         let drift = told.saturating_sub(count.next_ticks);
         if drift > drift_max {
@@ -255,19 +253,27 @@ impl Clocks {
         self.repairs
     }
 
+    /// The track that tells a hole from a jump: the picture, and beside it the sound; further sounds have that one where there
+    /// is no picture.
+    fn beside(&self, id: TrackId) -> TrackClock {
+        let [picture, sound] = [TrackId::VIDEO, TrackId::AUDIO].map(|main| self.tracks[main.index()]);
+        let lacks_picture = id.is_further_sound() && picture.last.is_none();
+        if id == TrackId::VIDEO || lacks_picture { sound } else { picture }
+    }
+
     /// The publisher's time of one sample on our timeline, in milliseconds.
     fn rebase(&mut self, id: TrackId, timestamp: u32, frame_ms: Option<i64>) -> i64 {
         let wide_ms = self.widener.widen(timestamp, &mut self.repairs);
-        let other = self.tracks[if id == TrackId::VIDEO { TrackId::AUDIO } else { TrackId::VIDEO }.index()];
+        let other = self.beside(id);
         let own = &mut self.tracks[id.index()];
         let frame_ms = frame_ms.or(own.frame_ms).unwrap_or(FRAME_FIRST_MS);
         let step = own.step(&other, wide_ms, self.base_ms);
         own.still = if own.last.is_some_and(|last| last.wide_ms == wide_ms) { own.still + 1 } else { 0 };
         match step {
             Step::On if own.still >= STILL_FRAMES => {
-                let next_ms = match (&self.audio_count, id) {
-                    (Some(count), TrackId::AUDIO) => Timestamp::new(count.next_ticks, count.rate).ticks_in(Timescale::MILLIS),
-                    _ => own.after_standstill() / TICKS_PER_MS,
+                let next_ms = match &self.counts[id.index()] {
+                    Some(count) => Timestamp::new(count.next_ticks, count.rate).ticks_in(Timescale::MILLIS),
+                    None => own.after_standstill() / TICKS_PER_MS,
                 };
                 self.repairs.count(Repair::ClockStill);
                 own.base_ms = next_ms - wide_ms;

@@ -35,7 +35,9 @@ impl Source {
                 self.last_video_us = stamp.dts.as_micros();
                 picture += 1;
             } else {
-                if let Some(at) = self.clocks.audio((audio_clock(audio_at) * 1000.0).round() as i64 as u32, RATE, 1024) {
+                if let Some(at) =
+                    self.clocks.audio(TrackId::AUDIO, (audio_clock(audio_at) * 1000.0).round() as i64 as u32, RATE, 1024)
+                {
                     if let Some(last) = self.last_audio_ticks {
                         assert!(at.ticks > last, "audio grows strictly");
                         if at.ticks - last != 1024 {
@@ -149,7 +151,7 @@ fn no_input_breaks_the_order() {
             let stamp = clocks.picture(TrackId::VIDEO, timestamp, (next() % 400) as i32 - 200);
             assert!(stamp.dts.ticks > video && stamp.pts >= stamp.dts);
             video = stamp.dts.ticks;
-        } else if let Some(at) = clocks.audio(timestamp, RATE, 1024) {
+        } else if let Some(at) = clocks.audio(TrackId::AUDIO, timestamp, RATE, 1024) {
             assert!(at.ticks > audio);
             audio = at.ticks;
         }
@@ -167,7 +169,7 @@ fn nanoseconds_are_added_to_both_times() {
         stamp.dts.ticks
     });
     assert_eq!(times, [0, 2999, 5999, 9000]);
-    let at = clocks.audio(Told { ms: 100, nanos: 500_000 }, Timescale::new(48_000).unwrap(), 960);
+    let at = clocks.audio(TrackId::AUDIO, Told { ms: 100, nanos: 500_000 }, Timescale::new(48_000).unwrap(), 960);
     assert_eq!(at.map(|at| at.ticks), Some(4824));
     assert_eq!(clocks.repairs().total(), 0);
 }
@@ -188,4 +190,29 @@ fn a_layer_stays_beside_the_picture() {
     (0..300).for_each(|frame| _ = clocks.picture(TrackId::VIDEO, 900_066 + frame * 33, 0));
     let back = clocks.picture(layer, 909_966_u32, 0);
     assert_eq!((back.dts.as_micros() / 1000, clocks.repairs().of(Repair::TrackHole)), (10_065, 1));
+}
+
+/// One pauses and comes back; then the clock is set. With a picture, and without.
+#[test]
+fn further_sounds_stay_beside_the_others() {
+    for picture in [true, false] {
+        let mut clocks = Clocks::default();
+        let mut step = |frame: u32, base_ms: u32, both: bool| {
+            let ms = base_ms + frame * 10_240 / 441;
+            if picture {
+                clocks.picture(TrackId::VIDEO, ms, 0);
+            }
+            let sounds = [Some(TrackId::AUDIO), TrackId::sound(0).filter(|_| both)].into_iter().flatten();
+            let begins: Vec<_> = sounds.filter_map(|id| clocks.audio(id, ms, RATE, 1024)).map(|at| at.as_micros()).collect();
+            let apart = begins.iter().map(|us| (us - begins[0]).abs()).max().unwrap_or(0);
+            assert!(apart <= 23_220, "a frame at most: {begins:?} at {ms}, {picture}");
+        };
+        (0..300).for_each(|frame| step(frame, 0, true));
+        (300..600).for_each(|frame| step(frame, 0, false));
+        (600..900).for_each(|frame| step(frame, 0, true));
+        (900..1200).for_each(|frame| step(frame, 700_000, true));
+        let repairs = clocks.repairs();
+        let made = [Repair::TrackHole, Repair::AudioGap, Repair::JumpForward].map(|repair| repairs.of(repair));
+        assert_eq!((made, repairs.total()), ([1, 1, 1], 3), "{repairs:?}, {picture}");
+    }
 }

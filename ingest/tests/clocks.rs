@@ -47,7 +47,7 @@ impl Source {
     }
 
     fn audio(&mut self, ms: i64) {
-        if let Some(at) = self.clocks.audio(ms as u32, RATE, 1024) {
+        if let Some(at) = self.clocks.audio(TrackId::AUDIO, ms as u32, RATE, 1024) {
             grow(&mut self.audio_us, at.as_micros());
         }
         self.compare();
@@ -131,7 +131,9 @@ fn jitter_of_milliseconds_makes_no_gap_in_an_hour_of_audio() {
     let mut clocks = Clocks::default();
     let mut next = None;
     for frame in 0..(3600 * 44_100 / 1024) {
-        let at = clocks.audio(jittery(frame * 10_240 / 441).unwrap_or(0) as u32, RATE, 1024).expect("no frame is too many");
+        let at = clocks
+            .audio(TrackId::AUDIO, jittery(frame * 10_240 / 441).unwrap_or(0) as u32, RATE, 1024)
+            .expect("no frame is too many");
         assert!(next.is_none_or(|next| next == at.ticks), "frame {frame}: {next:?}, {at:?}");
         next = Some(at.ticks + 1024);
     }
@@ -159,7 +161,7 @@ fn a_lost_frame_leaves_a_hole_that_closes_by_whole_frames() {
     let mut clocks = Clocks::default();
     let mut begins = Vec::new();
     for frame in (0..2000_i64).filter(|frame| ![500, 700, 701, 702, 703, 704].contains(frame)) {
-        begins.extend(clocks.audio((frame * 10_240 / 441) as u32, RATE, 1024).map(|at| at.ticks));
+        begins.extend(clocks.audio(TrackId::AUDIO, (frame * 10_240 / 441) as u32, RATE, 1024).map(|at| at.ticks));
     }
     assert!(begins.iter().all(|at| (at - begins[0]) % 1024 == 0), "off the grid of frames");
     let late = 1999 * 1024 - begins.last().copied().unwrap_or(0);

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use ingest::rtmp::{
-    feed::{Dropped, Fed, Feed},
+    feed::{Fed, Feed},
     message::{AUDIO, Message, VIDEO},
 };
 use media_core::{Announcement, Sample, TrackId, TrackKind, codec::hevc};
@@ -108,7 +108,7 @@ fn av1_and_opus() {
 }
 
 #[test]
-fn a_further_picture_is_a_layer_and_a_further_sound_is_dropped() {
+fn a_further_picture_is_a_layer_and_a_further_sound_is_a_track() {
     let seen = Seen::of(MULTITRACK);
     let layer = TrackId::layer(0).expect("there is one");
     assert_eq!((seen.pictures(TrackId::VIDEO).1, seen.pictures(layer).1), (Some((160, 90)), Some((64, 36))));
@@ -117,11 +117,32 @@ fn a_further_picture_is_a_layer_and_a_further_sound_is_dropped() {
     assert_eq!(times(TrackId::VIDEO), times(layer), "side by side");
     let layers: Vec<_> = seen.announcement.layers.iter().map(|layer| (layer.track, &*layer.rid)).collect();
     assert_eq!(layers, [(TrackId::VIDEO, "track-0"), (layer, "track-1")]);
-    let sounds = seen.samples.iter().filter(|sample| sample.track.kind() == TrackKind::Audio).count();
-    assert!(sounds > 35, "{sounds}");
-    let drops = seen.feed.drops();
-    assert_eq!(drops.of(Dropped::ExtraTrack), drops.total());
-    assert!((sounds..sounds + 5).contains(&(drops.total() as usize)), "{drops:?} for {sounds}");
+    assert!(seen.announcement.layers.iter().all(|layer| !layer.apart), "of one shape");
+
+    let sounds = [TrackId::AUDIO, TrackId::sound(0).expect("there is one")];
+    assert_eq!(seen.announcement.sounds, sounds);
+    for id in sounds {
+        let frames: Vec<_> = seen.track(id).collect();
+        assert!(frames.len() > 35 && frames[0].track.codec_string() == "mp4a.40.2", "{}", frames.len());
+        assert!(frames.windows(2).all(|pair| pair[1].pts.ticks - pair[0].pts.ticks == 1024), "counted in samples");
+    }
+    let [main, further] = sounds.map(|id| seen.track(id).map(|frame| &frame.payload).collect::<Vec<_>>());
+    assert_ne!(main, further);
+    assert_eq!(seen.feed.drops().total(), 0);
+}
+
+/// The same publisher, whose clock is set ahead in the middle: the sounds go on side by side.
+#[test]
+fn sounds_stay_together_over_a_jump() {
+    let mut seen = Seen::default();
+    for message in messages(MULTITRACK) {
+        let jump = if message.timestamp > 500 { 100_000 } else { 0 };
+        seen.take(&Message { timestamp: message.timestamp + jump, ..message });
+    }
+    let times = |id| seen.track(id).map(|sample| sample.pts.as_micros()).collect::<Vec<_>>();
+    let (main, further) = (times(TrackId::AUDIO), times(TrackId::sound(0).expect("there is one")));
+    assert!(main.iter().zip(&further).all(|(main, further)| (main - further).abs() < 50_000), "{main:?} {further:?}");
+    assert!(main.last().is_some_and(|last| *last < 2_000_000), "no jump is left: {main:?}");
 }
 
 /// Both pictures in one message, as `ManyTracks` and as `ManyTracksManyCodecs`.

@@ -29,7 +29,7 @@ impl TrackKind {
 }
 
 /// Which of a stream's tracks: it stays over changes of parameters. A publisher has one picture and
-/// one sound; a simulcast publisher sends the picture in further layers as well.
+/// one sound; some send further layers of the picture, other pictures or other sounds as well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TrackId(u8);
 
@@ -40,7 +40,7 @@ impl TrackId {
     /// Layers beside the main one: as many as an SDP offer's simulcast may name, and a rest.
     pub const LAYERS_MAX: u8 = 7;
 
-    /// A further layer of the picture, counted from 0.
+    /// A further layer of the picture, or a picture of its own (`Layer::apart`), counted from 0.
     pub fn layer(number: u8) -> Option<Self> {
         (number < Self::LAYERS_MAX).then_some(Self(2 + number))
     }
@@ -50,25 +50,40 @@ impl TrackId {
 
     /// A picture that is made of the main one, counted from 0: only a packager's Samples are of these.
     pub const fn rung(number: u8) -> Option<Self> {
-        if number < Self::RUNGS_MAX { Some(Self(2 + Self::LAYERS_MAX + number)) } else { None }
+        if number < Self::RUNGS_MAX { Some(Self(Self::FIRST_RUNG + number)) } else { None }
     }
 
+    /// Sounds beside the main one: a microphone, music and a commentary are three. More would cost every viewer's list.
+    pub const SOUNDS_MAX: u8 = 3;
+
+    /// A further sound, counted from 0.
+    pub const fn sound(number: u8) -> Option<Self> {
+        if number < Self::SOUNDS_MAX { Some(Self(Self::FIRST_SOUND + number)) } else { None }
+    }
+
+    const FIRST_RUNG: u8 = 2 + Self::LAYERS_MAX;
+    const FIRST_SOUND: u8 = Self::FIRST_RUNG + Self::RUNGS_MAX;
+
     pub fn is_layer(self) -> bool {
-        !self.is_main() && !self.is_rung()
+        (2..Self::FIRST_RUNG).contains(&self.0)
     }
 
     pub fn is_rung(self) -> bool {
-        self.0 >= 2 + Self::LAYERS_MAX
+        (Self::FIRST_RUNG..Self::FIRST_SOUND).contains(&self.0)
     }
 
-    /// The picture or the sound itself, not a further layer: what every rendition is made from.
+    pub fn is_further_sound(self) -> bool {
+        self.0 >= Self::FIRST_SOUND
+    }
+
+    /// The picture or the sound itself, not a further one: what every rendition is made from.
     pub fn is_main(self) -> bool {
         self.0 < 2
     }
 
-    /// Of the picture, one of its further layers or a rung.
+    /// The picture, a further one or a rung.
     pub fn is_picture(self) -> bool {
-        self != Self::AUDIO
+        self != Self::AUDIO && !self.is_further_sound()
     }
 
     /// For tables of one entry a track.
@@ -77,7 +92,7 @@ impl TrackId {
     }
 
     /// How many there can be.
-    pub const COUNT: usize = (2 + Self::LAYERS_MAX + Self::RUNGS_MAX) as usize;
+    pub const COUNT: usize = (Self::FIRST_SOUND + Self::SOUNDS_MAX) as usize;
 
     /// In the order of `index`.
     pub const ALL: [Self; Self::COUNT] = {
@@ -118,6 +133,17 @@ impl Parameters {
             Self::Av1(p) => Some((p.width, p.height)),
             Self::Aac(_) | Self::Opus(_) => None,
         }
+    }
+
+    /// Whether viewers of `main` may be given this picture instead of it: of the same codec and shape, and no larger. Of a
+    /// multitrack publisher nothing else tells a ladder from a screen and a camera.
+    pub fn is_layer_of(&self, main: &Self) -> bool {
+        let (Some((width, height)), Some((main_width, main_height))) = (self.size(), main.size()) else { return false };
+        let [width, height, main_width, main_height] = [width, height, main_width, main_height].map(f64::from);
+        let shape = width * main_height / (height * main_width);
+        let pixels = width * height / (main_width * main_height);
+        let same_codec = std::mem::discriminant(self) == std::mem::discriminant(main);
+        same_codec && (shape - 1.0).abs() <= SHAPE_TOLERANCE && pixels <= 1.0 + SHAPE_TOLERANCE
     }
 
     /// How many pictures are decoded before one that is shown before them; `None` where nothing tells.
@@ -193,15 +219,22 @@ pub struct Announcement {
     pub keyframes_asked: Option<Duration>,
     /// The picture's layers as the publisher names them (simulcast's `rid`), where there are several.
     pub layers: Vec<Layer>,
+    /// The sounds, where there are several.
+    pub sounds: Vec<TrackId>,
 }
 
-/// One of several codings of the same picture.
+/// One of several pictures.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layer {
     pub track: TrackId,
     /// RFC 8851: letters, digits, `-` and `_`.
     pub rid: Arc<str>,
+    /// It shows something else than the picture (a camera beside a screen): nobody is given it who did not choose it.
+    pub apart: bool,
 }
+
+/// Encoders round the sides of a ladder's pictures: so much may their shapes differ.
+const SHAPE_TOLERANCE: f64 = 0.02;
 
 /// What a stream's window holds, in the order in which it happened.
 #[derive(Clone, Debug)]
@@ -225,5 +258,41 @@ impl Item {
             Self::Sample(sample) => sample.payload.len(),
             _ => 0,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_track_is_of_one_kind() {
+        for id in TrackId::ALL {
+            let kinds = [id.is_main(), id.is_layer(), id.is_rung(), id.is_further_sound()];
+            assert_eq!(kinds.iter().filter(|kind| **kind).count(), 1, "{id:?}");
+            assert_eq!(id.is_picture(), id == TrackId::VIDEO || id.is_layer() || id.is_rung(), "{id:?}");
+        }
+        assert_eq!(TrackId::sound(TrackId::SOUNDS_MAX - 1).map(TrackId::index), Some(TrackId::COUNT - 1));
+        assert_eq!(TrackId::sound(TrackId::SOUNDS_MAX), None);
+    }
+
+    #[test]
+    fn a_layer_has_the_shape_of_the_picture_and_is_no_larger() {
+        /// ffmpeg 9.0.2, libx264.
+        const AVCC: &[u8] = b"\x01\x42\xc0\x0d\xff\xe1\x00\x17\x67\x42\xc0\x0d\xda\x05\x06\x7e\x7c\x04\x40\x00\x00\x03\x00\x40\
+            \x00\x00\x0f\x03\xc5\x0a\xa8\x01\x00\x04\x68\xce\x0f\xc8";
+        let known = h264::Parameters::parse(Bytes::from_static(AVCC)).unwrap();
+        let of = |(width, height)| Parameters::H264(h264::Parameters { width, height, ..known.clone() });
+        let check = |size, main, layer| assert_eq!(of(size).is_layer_of(&of(main)), layer, "{size:?} of {main:?}");
+        check((640, 360), (1920, 1080), true);
+        check((426, 240), (1920, 1080), true); // Rounded to even sides.
+        check((1920, 1088), (1920, 1080), true);
+        check((1920, 1080), (1920, 1080), true);
+        check((2560, 1440), (1920, 1080), false);
+        check((640, 480), (1920, 1080), false);
+        check((1080, 1920), (1920, 1080), false);
+        check((1280, 800), (1280, 720), false);
+        let opus = Parameters::Opus(opus::Parameters { channels: 2 });
+        assert!(!opus.is_layer_of(&of((16, 16))) && !of((16, 16)).is_layer_of(&opus));
     }
 }

@@ -18,6 +18,8 @@ use crate::{
     timestamp::Timestamp,
 };
 
+const _: () = assert!(TrackId::COUNT <= u16::BITS as usize, "a bit a track, of `Stream::keyframes`");
+
 pub struct Stream {
     pub name: StreamName,
     window: Arc<Fanout<Item>>,

@@ -105,7 +105,7 @@ impl Script {
 
 /// A publisher of three layers, of which two have been seen.
 pub fn simulcast(script: &Script) -> Present {
-    let layer = |track, rid: &str| Layer { track, rid: rid.into() };
+    let layer = |track, rid: &str| Layer { track, rid: rid.into(), apart: false };
     let (medium, low) = (TrackId::layer(0).unwrap(), TrackId::layer(1).unwrap());
     let layers = vec![layer(low, "l"), layer(medium, "m"), layer(TrackId::VIDEO, "h")];
     let mut present = Present { epoch: Some(1), ..Present::default() };

@@ -3,18 +3,16 @@
 //! Pure. The bitstream is trusted, metadata only hints. A broken access unit is dropped and
 //! counted; a codec that is not taken ends the session, in words for the streamer.
 
-use std::{collections::VecDeque, fmt, sync::Arc, time::Instant};
+use std::{collections::VecDeque, fmt, time::Instant};
 
 use bytes::Bytes;
-use media_core::{
-    Announcement, Parameters, Sample, Timescale, Track, TrackId,
-    codec::{aac, opus},
-};
+use media_core::{Announcement, Sample};
 
 use super::{
     command,
     message::Message,
     pictures::{Described, Pictures},
+    sounds::{Sounds, frame_length},
     tag::{self, Audio, Coding, SoundCoding, Tag, Video},
 };
 use crate::repair::{Clocks, Repairs, Told};
@@ -26,7 +24,7 @@ pub enum Dropped {
     Malformed,
     /// It came before its sequence header.
     NoConfiguration,
-    /// It belongs to a further sound, or to a further picture that is no layer of the first.
+    /// It belongs to a further picture or sound than a stream may have, or of a codec that is not taken.
     ExtraTrack,
     /// It came before `publish`.
     NotPublishing,
@@ -103,7 +101,7 @@ pub enum Refused {
 pub struct Feed {
     clocks: Clocks,
     pictures: Pictures,
-    sound: Option<Arc<Track>>,
+    sounds: Sounds,
     announcement: Announcement,
     drops: Drops,
     outputs: VecDeque<Fed>,
@@ -132,8 +130,9 @@ impl Feed {
         match command::read_metadata(payload) {
             Ok(Some(said)) => {
                 let video = said.video || self.pictures.has_main();
-                let audio = said.audio || self.sound.is_some();
-                self.announce(Announcement { video, audio, layers: self.pictures.layers(), ..said });
+                let audio = said.audio || self.sounds.has_main();
+                let (layers, sounds) = (self.pictures.layers(), self.sounds.tracks());
+                self.announce(Announcement { video, audio, layers, sounds, ..said });
             }
             Ok(None) => {}
             Err(_) => self.drops.count(Dropped::Metadata),
@@ -156,24 +155,23 @@ impl Feed {
         Ok(())
     }
 
-    /// Of several sounds, track 0 is the stream's.
     pub fn audio(&mut self, now: Instant, message: &Message) -> Result<(), Refused> {
         let Tag { nanos, tracks } = tag::audio(&message.payload);
         let arrival = Arrival::new(now, message, nanos);
         for (track, content) in tracks {
             match content {
-                _ if track != 0 => self.drops.count(Dropped::ExtraTrack),
-                Audio::Configuration { coding, config } => self.audio_header(coding, config)?,
-                Audio::Frame { coding, payload } => self.frame(arrival, coding, payload),
+                Audio::Configuration { coding, config } => self.audio_header(track, coding, config)?,
+                Audio::Frame { coding, payload } => self.frame(arrival, track, coding, payload),
                 Audio::Nothing => {}
                 Audio::Malformed => self.drops.count(Dropped::Malformed),
-                Audio::Foreign(name) => return Err(Refused::AudioCodec(name)),
+                Audio::Foreign(name) if track == 0 => return Err(Refused::AudioCodec(name)),
+                Audio::Foreign(_) => self.drops.count(Dropped::ExtraTrack),
             }
         }
         Ok(())
     }
 
-    /// A layer that cannot be described is no reason to refuse the picture.
+    /// A further one that cannot be described is no reason to refuse the picture.
     fn video_header(&mut self, track: u8, coding: Coding, record: Bytes) -> Result<(), Refused> {
         match self.pictures.describe(track, coding, record) {
             Ok(Described::Known) => {}
@@ -189,14 +187,18 @@ impl Feed {
         Ok(())
     }
 
-    fn audio_header(&mut self, coding: SoundCoding, config: Bytes) -> Result<(), Refused> {
-        let parameters = coding.parse(config).map_err(Refused::AudioHeader)?;
-        if self.sound.as_ref().is_some_and(|track| track.parameters == parameters) {
-            return Ok(());
+    fn audio_header(&mut self, track: u8, coding: SoundCoding, config: Bytes) -> Result<(), Refused> {
+        match self.sounds.describe(track, coding, config) {
+            Ok(Described::Known) => {}
+            Ok(Described::Anew) => {
+                let audio = self.announcement.audio || self.sounds.has_main();
+                let sounds = self.sounds.tracks();
+                self.announce(Announcement { audio, sounds, ..self.announcement.clone() });
+            }
+            Ok(Described::TooMany) => self.drops.count(Dropped::ExtraTrack),
+            Err(words) if track == 0 => return Err(Refused::AudioHeader(words)),
+            Err(_) => self.drops.count(Dropped::Malformed),
         }
-        let timescale = timescale(&parameters).ok_or_else(|| Refused::AudioHeader("It tells no sample rate".into()))?;
-        self.sound = Some(Arc::new(Track { id: TrackId::AUDIO, timescale, parameters }));
-        self.announce(Announcement { audio: true, ..self.announcement.clone() });
         Ok(())
     }
 
@@ -217,17 +219,21 @@ impl Feed {
         let stamp = self.clocks.picture(track.id, arrival.told, offset_ms);
         let keyframe = coding.is_keyframe(&payload);
         let renewed = if keyframe { self.pictures.renew(track.id, &payload) } else { None };
+        if renewed.is_some() {
+            // Its size may be another: whether a further picture is a layer follows from it.
+            self.announce(Announcement { layers: self.pictures.layers(), ..self.announcement.clone() });
+        }
         let track = renewed.unwrap_or(track);
         let sample = Sample { track, pts: stamp.pts, dts: stamp.dts, duration: None, keyframe, payload, received };
         self.outputs.push_back(Fed::Sample(sample));
     }
 
-    fn frame(&mut self, arrival: Arrival, coding: SoundCoding, payload: Bytes) {
-        let Some(track) = self.sound.as_ref().filter(|track| coding.is_of(&track.parameters)).cloned() else {
-            return self.drops.count(Dropped::NoConfiguration);
+    fn frame(&mut self, arrival: Arrival, number: u8, coding: SoundCoding, payload: Bytes) {
+        let Some(track) = self.sounds.track(number, coding).cloned() else {
+            return self.drops.count(self.sounds.reason_without_track(number));
         };
         let Some(length) = frame_length(&track.parameters, &payload) else { return self.drops.count(Dropped::Malformed) };
-        let Some(begins) = self.clocks.audio(arrival.told, track.timescale, length) else { return };
+        let Some(begins) = self.clocks.audio(track.id, arrival.told, track.timescale, length) else { return };
         let (payload, received, duration) = (arrival.own(payload), arrival.now, Some(length));
         let sample = Sample { track, pts: begins, dts: begins, duration, keyframe: true, payload, received };
         self.outputs.push_back(Fed::Sample(sample));
@@ -251,33 +257,5 @@ impl Arrival {
     /// more than the Samples that it counts, whatever a peer puts beside them.
     fn own(self, payload: Bytes) -> Bytes {
         if payload.len() < self.bytes / 2 { Bytes::copy_from_slice(&payload) } else { payload }
-    }
-}
-
-impl SoundCoding {
-    fn parse(self, config: Bytes) -> Result<Parameters, String> {
-        match self {
-            Self::Aac => aac::Parameters::parse(config).map(Parameters::Aac).map_err(|error| error.to_string()),
-            Self::Opus => opus::Parameters::parse(&config).map(Parameters::Opus).map_err(|error| error.to_string()),
-        }
-    }
-
-    fn is_of(self, parameters: &Parameters) -> bool {
-        matches!((self, parameters), (Self::Aac, Parameters::Aac(_)) | (Self::Opus, Parameters::Opus(_)))
-    }
-}
-
-fn timescale(parameters: &Parameters) -> Option<Timescale> {
-    match parameters {
-        Parameters::Aac(p) => Timescale::new(p.sample_rate),
-        _ => Timescale::new(opus::SAMPLE_RATE),
-    }
-}
-
-/// In samples; `None` of what is no frame. An Opus packet tells its own.
-fn frame_length(parameters: &Parameters, payload: &[u8]) -> Option<u32> {
-    match parameters {
-        Parameters::Aac(p) => (!payload.is_empty()).then_some(p.frame_length),
-        _ => opus::packet_samples(payload),
     }
 }

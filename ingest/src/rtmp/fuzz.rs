@@ -82,7 +82,10 @@ pub fn flv_tag(now: Instant, mut data: &[u8]) {
         while let Some(fed) = feed.poll_output() {
             match fed {
                 Fed::Sample(sample) => order.check(&sample),
-                Fed::Announced(announcement) => assert!(announcement.layers.len() < TrackId::COUNT, "one sound"),
+                Fed::Announced(announcement) => {
+                    let (layers, sounds) = (announcement.layers.len(), announcement.sounds.len());
+                    assert!(layers <= usize::from(TrackId::LAYERS_MAX) + 1 && sounds <= usize::from(TrackId::SOUNDS_MAX) + 1);
+                }
             }
         }
         if refused {

@@ -17,6 +17,7 @@ pub mod listener;
 pub mod message;
 pub mod pictures;
 pub mod session;
+pub mod sounds;
 pub mod tag;
 
 pub use listener::{Config, Listener};

@@ -1,7 +1,8 @@
-//! The picture of one publisher, and the further tracks of a multitrack publisher, which are layers of it.
+//! The picture of one publisher, and the further tracks of a multitrack publisher: layers of it, or pictures apart.
 //!
-//! Pure. Track 0 is the picture (veovera v2: the one of highest priority); further ones become layers in the order in
-//! which they are described. A layer is of the picture's codec, since viewers change between them: others are left out.
+//! Pure. Track 0 is the picture (veovera v2: the one of highest priority); further ones are numbered in the order in
+//! which they are described. One that can stand for the picture is a layer of it; any other, such as a camera beside a
+//! screen, is apart.
 
 use std::{fmt::Display, sync::Arc};
 
@@ -60,7 +61,7 @@ pub enum Described {
     /// Encoders repeat it.
     Known,
     Anew,
-    /// A stream has no room for one more layer.
+    /// A stream has no room for one more.
     TooMany,
 }
 
@@ -126,31 +127,30 @@ impl Pictures {
     /// The track that an access unit of this coding belongs to, once it was described.
     pub fn track(&self, number: u8, coding: Coding) -> Option<&Arc<Track>> {
         let picture = self.known.iter().find(|picture| picture.number == number)?;
-        (picture.coding() == Some(coding) && self.is_shown(picture)).then_some(&picture.track)
+        (picture.coding() == Some(coding) && self.has_main()).then_some(&picture.track)
     }
 
     /// Why an access unit of this track belongs to none.
     pub fn reason_without_track(&self, number: u8) -> Dropped {
         let is_known = self.known.iter().any(|picture| picture.number == number);
-        if number != 0 && (is_known || self.free_id(number).is_none()) { Dropped::ExtraTrack } else { Dropped::NoConfiguration }
+        if is_known || self.free_id(number).is_some() { Dropped::NoConfiguration } else { Dropped::ExtraTrack }
     }
 
     /// As the stream's readers are told of them: none where there is only one.
     pub fn layers(&self) -> Vec<Layer> {
-        let mut shown: Vec<_> = self.known.iter().filter(|picture| self.is_shown(picture)).collect();
-        shown.sort_by_key(|picture| picture.track.id);
-        if shown.len() < 2 {
-            return Vec::new();
-        }
-        shown.iter().map(|picture| Layer { track: picture.track.id, rid: format!("track-{}", picture.number).into() }).collect()
+        let Some(main) = self.main().filter(|_| self.known.len() > 1) else { return Vec::new() };
+        let layer = |picture: &Picture| Layer {
+            track: picture.track.id,
+            rid: format!("track-{}", picture.number).into(),
+            apart: !picture.track.parameters.is_layer_of(&main.track.parameters),
+        };
+        let mut layers: Vec<_> = self.known.iter().map(layer).collect();
+        layers.sort_by_key(|layer| layer.track);
+        layers
     }
 
     fn main(&self) -> Option<&Picture> {
         self.known.iter().find(|picture| picture.number == 0)
-    }
-
-    fn is_shown(&self, picture: &Picture) -> bool {
-        self.main().is_some_and(|main| main.coding() == picture.coding())
     }
 }
 
@@ -195,15 +195,17 @@ mod tests {
     }
 
     #[test]
-    fn a_layer_has_the_codec_of_the_picture() {
+    fn what_cannot_stand_for_the_picture_is_apart() {
         let mut pictures = Pictures::default();
+        let apart = |pictures: &Pictures| pictures.layers().iter().map(|layer| layer.apart).collect::<Vec<_>>();
         described(&mut pictures, 0, Coding::H264);
         described(&mut pictures, 1, Coding::Av1);
-        assert!(pictures.track(1, Coding::Av1).is_none() && pictures.track(0, Coding::Av1).is_none());
-        assert_eq!(told(&pictures), []);
+        assert!(pictures.track(1, Coding::Av1).is_some() && pictures.track(0, Coding::Av1).is_none());
+        assert_eq!(apart(&pictures), [false, true]);
+        assert_eq!(pictures.reason_without_track(1), Dropped::NoConfiguration, "of a codec that it was not described with");
         assert_eq!(described(&mut pictures, 0, Coding::Av1), Described::Anew);
         assert!(pictures.track(1, Coding::Av1).is_some() && pictures.track(0, Coding::H264).is_none());
-        assert_eq!(told(&pictures).len(), 2);
+        assert_eq!(apart(&pictures), [false, false]);
     }
 
     /// The same set twice, once of another level; the record is repeated, as encoders do.

@@ -165,7 +165,7 @@ impl Feed {
                 self.drops.count(Dropped::Malformed);
                 continue;
             };
-            let begins = self.clocks.audio(told(at), track.timescale, length);
+            let begins = self.clocks.audio(TrackId::AUDIO, told(at), track.timescale, length);
             at += i64::from(length) * 90_000 / i64::from(track.timescale.ticks_per_second());
             let Some(begins) = begins else { continue };
             let (track, duration, payload) = (Arc::clone(&track), Some(length), frame.payload);

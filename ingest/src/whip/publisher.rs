@@ -249,8 +249,9 @@ impl Publisher {
     fn decide(&mut self) {
         self.layers.decide();
         let named = self.rids.iter().enumerate();
-        let mut layers: Vec<Layer> =
-            named.filter_map(|(layer, rid)| Some(Layer { track: self.layers.track(layer)?, rid: Arc::clone(rid) })).collect();
+        let mut layers: Vec<Layer> = named
+            .filter_map(|(layer, rid)| Some(Layer { track: self.layers.track(layer)?, rid: Arc::clone(rid), apart: false }))
+            .collect();
         layers.sort_by_key(|layer| layer.track);
         self.announcement.layers = layers;
         self.outputs.push_back(Output::Announce(self.announcement.clone()));

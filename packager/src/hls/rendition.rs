@@ -32,7 +32,7 @@ impl SharedShelf {
 /// What a segment may still catch up on: more than any jitter, and so little that EXTINF rounds down all the same.
 const LAG_MAX: Timestamp = Timestamp::from_millis(30);
 
-/// Names in addresses, by `TrackId::index`: further layers are counted from the second, rungs from the first.
+/// Names in addresses, by `TrackId::index`: further pictures and sounds are counted from the second, rungs from the first.
 const NAMES: [(&str, &str); TrackId::COUNT] = [
     ("video", "video.m3u8"),
     ("audio", "audio.m3u8"),
@@ -47,6 +47,9 @@ const NAMES: [(&str, &str); TrackId::COUNT] = [
     ("rung-2", "rung-2.m3u8"),
     ("rung-3", "rung-3.m3u8"),
     ("rung-4", "rung-4.m3u8"),
+    ("audio-2", "audio-2.m3u8"),
+    ("audio-3", "audio-3.m3u8"),
+    ("audio-4", "audio-4.m3u8"),
 ];
 
 #[derive(Debug)]
