@@ -7,7 +7,7 @@ use std::{
 
 use bytes::Bytes;
 use m3u8_rs::{AlternativeMedia, AlternativeMediaType, MasterPlaylist, QuotedOrUnquoted, Resolution, VariantStream};
-use media_core::{Parameters, Rung, Track, TrackKind, rung};
+use media_core::{Parameters, Rung, Track, TrackId, TrackKind, rung};
 
 use super::playlist::gzip;
 
@@ -37,6 +37,11 @@ impl Bandwidth {
         self.peak = self.peak.max(bits.saturating_mul(1_000_000) / micros);
         self.bits += bits;
         self.micros += micros;
+    }
+
+    /// Of the dearest segment.
+    pub fn peak(&self) -> u64 {
+        self.peak
     }
 
     fn average(&self) -> Option<u64> {
@@ -81,6 +86,8 @@ pub struct Shown {
     pub uri: &'static str,
     pub track: Arc<Track>,
     pub bandwidth: Bandwidth,
+    /// A picture that nobody is to be given instead of the main one.
+    pub apart: bool,
 }
 
 /// What the playlist says; rendered anew when it changes.
@@ -88,7 +95,10 @@ pub struct Shown {
 pub struct Offer {
     /// The picture, what is made of it, then its further layers. Each is a variant, with the sound.
     pub videos: Vec<Video>,
+    /// Pictures that show something else: each has a playlist of its own that lists it alone, with the sound.
+    pub apart: Vec<Video>,
     pub audio: Option<Audio>,
+    pub further_audios: Vec<Audio>,
     /// Of the sound alone, where there is no picture.
     pub bandwidth: (u64, u64),
     /// Every segment opens with a keyframe.
@@ -103,29 +113,46 @@ pub struct Video {
     pub codec: String,
     pub width: u32,
     pub height: u32,
+    /// 0 where nobody tells.
     pub frame_rate: f64,
-    /// With the sound.
+    /// With the sound; of several, with the dearest.
     pub bandwidth: (u64, u64),
+}
+
+impl Video {
+    /// The playlist to begin with for who wants this picture, where it is one of its own.
+    pub fn index(&self) -> String {
+        self.uri.replacen("video", "index", 1)
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Audio {
     pub uri: &'static str,
+    pub name: String,
     pub codec: String,
     pub channels: u8,
+    /// Of the first one's codec. CODECS of a variant holds for all of its group, and a player that lacks one of them would
+    /// drop the picture: one of another codec is left to those who ask for it.
+    pub grouped: bool,
 }
 
 impl Offer {
     /// `announced`: bits a second of the main picture and the sound, as their publisher says.
     pub fn new(shown: &[Shown], announced: Option<u64>, frame_rate: f64, independent_segments: bool) -> Self {
-        let sound = shown.iter().find(|one| one.track.kind() == TrackKind::Audio);
+        let sounds: Vec<_> = shown.iter().filter(|one| one.track.kind() == TrackKind::Audio).collect();
+        let first = sounds.first().map(|one| std::mem::discriminant(&one.track.parameters));
+        let grouped = |one: &Shown| Some(std::mem::discriminant(&one.track.parameters)) == first;
+        let sound = sounds.iter().copied().filter(|one| grouped(one)).max_by_key(|one| one.bandwidth.peak);
         let sound_guess = sound.map_or(0, |_| AUDIO_BITRATE);
         let video = |one: &Shown| {
             let (width, height) = one.track.parameters.size()?;
+            let own_rate = one.track.parameters.frame_rate().map_or(0.0, |rate| rate.as_f64());
             let guess = (f64::from(width) * f64::from(height) * frame_rate * BITS_A_PIXEL) as u64 + sound_guess;
             let played: Vec<_> = [Some(&one.bandwidth), sound.map(|sound| &sound.bandwidth)].into_iter().flatten().collect();
             let announced = announced.filter(|_| one.track.id.is_main());
             let (uri, codec, bandwidth) = (one.uri, one.track.codec_string(), rates(&played, announced, guess));
+            let frame_rate = if one.apart { own_rate } else { frame_rate };
             Some(Video { uri, codec, width, height, frame_rate, bandwidth })
         };
         let audio = |one: &Shown| {
@@ -134,11 +161,15 @@ impl Offer {
                 Parameters::Opus(p) => p.channels,
                 Parameters::H264(_) | Parameters::Hevc(_) | Parameters::Av1(_) => return None,
             };
-            Some(Audio { uri: one.uri, codec: one.track.codec_string(), channels })
+            let (name, grouped) = (sound_name(one.track.id), grouped(one));
+            Some(Audio { uri: one.uri, name, codec: one.track.codec_string(), channels, grouped })
         };
+        let mut audios = sounds.iter().filter_map(|one| audio(one));
         Self {
-            videos: shown.iter().filter_map(video).collect(),
-            audio: sound.and_then(audio),
+            videos: shown.iter().filter(|one| !one.apart).filter_map(video).collect(),
+            apart: shown.iter().filter(|one| one.apart).filter_map(video).collect(),
+            audio: audios.next(),
+            further_audios: audios.collect(),
             bandwidth: rates(&sound.map(|sound| &sound.bandwidth).into_iter().collect::<Vec<_>>(), announced, sound_guess),
             independent_segments,
             rungs: 0,
@@ -159,15 +190,25 @@ impl Offer {
         let still = |offer: &Self| {
             let mut still = offer.clone();
             still.bandwidth.1 = 0;
-            still.videos.iter_mut().for_each(|video| video.bandwidth.1 = 0);
+            still.videos.iter_mut().chain(&mut still.apart).for_each(|video| video.bandwidth.1 = 0);
             still
         };
         still(self) == still(other)
     }
 
+    /// The sounds, the main one first.
+    pub fn audios(&self) -> impl Iterator<Item = &Audio> {
+        self.audio.iter().chain(&self.further_audios)
+    }
+
     fn variant(&self, video: Option<&Video>) -> VariantStream {
         let audio = self.audio.as_ref();
-        let codecs: Vec<_> = video.map(|v| v.codec.as_str()).into_iter().chain(audio.map(|a| a.codec.as_str())).collect();
+        let mut codecs: Vec<_> = video.map(|v| v.codec.as_str()).into_iter().collect();
+        for one in self.audios().filter(|one| one.grouped) {
+            if !codecs.contains(&one.codec.as_str()) {
+                codecs.push(&one.codec);
+            }
+        }
         let bandwidth = video.map_or(self.bandwidth, |v| v.bandwidth);
         VariantStream {
             uri: video.map(|v| v.uri).or(audio.map(|a| a.uri)).unwrap_or_default().to_owned(),
@@ -175,7 +216,7 @@ impl Offer {
             average_bandwidth: Some(bandwidth.1),
             codecs: Some(codecs.join(",")),
             resolution: video.map(|v| Resolution { width: v.width.into(), height: v.height.into() }),
-            frame_rate: video.map(|v| (v.frame_rate * 1000.0).round() / 1000.0),
+            frame_rate: video.filter(|v| v.frame_rate > 0.0).map(|v| (v.frame_rate * 1000.0).round() / 1000.0),
             audio: audio.map(|_| AUDIO_GROUP.to_owned()),
             other_attributes: video.and_then(|v| self.score(v)),
             ..VariantStream::default()
@@ -195,38 +236,67 @@ impl Offer {
         if variants.is_empty() {
             variants.push(self.variant(None));
         }
-        let alternatives = self.audio.iter().map(|audio| AlternativeMedia {
+        // The cuts are the main picture's: another one's keyframes are where they are.
+        let apart = |video: &Video| (video.index(), self.text(vec![self.variant(Some(video))], false));
+        let apart: Vec<_> = self.apart.iter().map(apart).collect();
+        let main = (INDEX.to_owned(), self.text(variants, self.independent_segments));
+        Multivariant([vec![main], apart].concat())
+    }
+
+    fn text(&self, variants: Vec<VariantStream>, independent_segments: bool) -> Text {
+        let has_picture = variants.iter().any(|variant| variant.resolution.is_some());
+        let grouped = self.audios().filter(|one| one.grouped).enumerate();
+        let alternatives = grouped.map(|(at, audio)| AlternativeMedia {
             media_type: AlternativeMediaType::Audio,
             // Without an address where the variant itself is the audio.
-            uri: self.videos.first().map(|_| audio.uri.to_owned()),
+            uri: (has_picture || at > 0).then(|| audio.uri.to_owned()),
             group_id: AUDIO_GROUP.to_owned(),
-            name: "Sound".to_owned(),
-            default: true,
-            autoselect: true,
+            name: audio.name.clone(),
+            default: at == 0,
+            // A player that chooses by the viewer's system has nothing to choose a further one by: it has no language.
+            autoselect: at == 0,
             channels: Some(audio.channels.to_string()),
             ..AlternativeMedia::default()
         });
         let playlist = MasterPlaylist {
             version: Some(9),
-            independent_segments: self.independent_segments,
+            independent_segments,
             alternatives: alternatives.collect(),
             variants,
             ..MasterPlaylist::default()
         };
         let mut text = Vec::with_capacity(512);
         playlist.write_to(&mut text).expect("writing into memory does not fail");
-        Multivariant { plain: text.into(), gzip: OnceLock::new() }
+        Text { plain: text.into(), gzip: OnceLock::new() }
+    }
+}
+
+fn sound_name(id: TrackId) -> String {
+    let further = (0..TrackId::SOUNDS_MAX).find(|number| TrackId::sound(*number) == Some(id));
+    further.map_or_else(|| "Sound".to_owned(), |number| format!("Sound {}", number + 2))
+}
+
+/// Where players begin.
+pub const INDEX: &str = "index.m3u8";
+
+/// What players begin with, by name: `INDEX`, and a playlist for each picture apart.
+#[derive(Debug)]
+pub struct Multivariant(Vec<(String, Text)>);
+
+impl Multivariant {
+    pub fn find(&self, name: &str) -> Option<&Text> {
+        self.0.iter().find(|(known, _)| known == name).map(|(_, text)| text)
     }
 }
 
 /// Rendered once, shared by all.
-#[derive(Debug)]
-pub struct Multivariant {
+#[derive(Clone, Debug)]
+pub struct Text {
     plain: Bytes,
     gzip: OnceLock<Bytes>,
 }
 
-impl Multivariant {
+impl Text {
     pub fn plain(&self) -> Bytes {
         self.plain.clone()
     }
@@ -247,15 +317,25 @@ mod tests {
     fn offer(video: bool, audio: bool) -> Offer {
         Offer {
             videos: video.then(|| self::video("video.m3u8", 1280, 720, (3_380_000, 2_600_000))).into_iter().collect(),
-            audio: audio.then(|| Audio { uri: "audio.m3u8", codec: "mp4a.40.2".into(), channels: 2 }),
+            apart: Vec::new(),
+            audio: audio.then(|| sound("audio.m3u8", "Sound", "mp4a.40.2")),
+            further_audios: Vec::new(),
             bandwidth: (3_380_000, 2_600_000),
             independent_segments: true,
             rungs: 0,
         }
     }
 
+    fn sound(uri: &'static str, name: &str, codec: &str) -> Audio {
+        Audio { uri, name: name.into(), codec: codec.into(), channels: 2, grouped: true }
+    }
+
     fn text(offer: &Offer) -> String {
-        String::from_utf8(offer.render().plain().to_vec()).unwrap()
+        text_of(offer, INDEX)
+    }
+
+    fn text_of(offer: &Offer, index: &str) -> String {
+        String::from_utf8(offer.render().find(index).unwrap().plain().to_vec()).unwrap()
     }
 
     #[test]
@@ -289,6 +369,42 @@ mod tests {
             "#EXT-X-STREAM-INF:BANDWIDTH=900000,AVERAGE-BANDWIDTH=700000,CODECS=\"avc1.64001f,mp4a.40.2\",\
              RESOLUTION=640x360,FRAME-RATE=29.97,AUDIO=\"audio\"\nvideo-2.m3u8\n"
         );
+    }
+
+    #[test]
+    fn further_sounds_are_renditions_of_one_group() {
+        let mut sounds = offer(true, true);
+        sounds.further_audios = vec![
+            Audio { channels: 1, ..sound("audio-2.m3u8", "Sound 2", "mp4a.40.5") },
+            Audio { grouped: false, ..sound("audio-3.m3u8", "Sound 3", "opus") },
+        ];
+        let written = text(&sounds);
+        let media: Vec<_> = written.lines().filter(|line| line.starts_with("#EXT-X-MEDIA:")).collect();
+        let group = "#EXT-X-MEDIA:TYPE=AUDIO,URI=\"audio";
+        assert_eq!(
+            media,
+            [
+                format!("{group}.m3u8\",GROUP-ID=\"audio\",NAME=\"Sound\",DEFAULT=YES,AUTOSELECT=YES,CHANNELS=\"2\""),
+                format!("{group}-2.m3u8\",GROUP-ID=\"audio\",NAME=\"Sound 2\",CHANNELS=\"1\""),
+            ]
+        );
+        assert!(written.contains("CODECS=\"avc1.64001f,mp4a.40.2,mp4a.40.5\""), "{written}");
+        sounds.videos.clear();
+        let alone = text(&sounds);
+        assert!(alone.contains("TYPE=AUDIO,GROUP-ID") && alone.contains("URI=\"audio-2.m3u8\""), "{alone}");
+    }
+
+    #[test]
+    fn a_picture_apart_is_no_variant_and_has_a_playlist_of_its_own() {
+        let mut screen = offer(true, true);
+        screen.apart.push(Video { frame_rate: 0.0, ..video("video-2.m3u8", 640, 480, (900_000, 700_000)) });
+        assert!(!text(&screen).contains("video-2.m3u8"), "{}", text(&screen));
+        let camera = text_of(&screen, "index-2.m3u8");
+        assert!(camera.contains("URI=\"audio.m3u8\"") && !camera.contains("INDEPENDENT-SEGMENTS"), "{camera}");
+        let variant = "#EXT-X-STREAM-INF:BANDWIDTH=900000,AVERAGE-BANDWIDTH=700000,CODECS=\"avc1.64001f,mp4a.40.2\",\
+                       RESOLUTION=640x480,AUDIO=\"audio\"\nvideo-2.m3u8\n";
+        assert!(camera.ends_with(variant), "{camera}");
+        assert!(screen.render().find("index-3.m3u8").is_none());
     }
 
     #[test]

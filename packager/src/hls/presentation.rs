@@ -4,7 +4,7 @@
 //! Probing --grid known--> Running <--Join / Leave--> Away --end()--> Ended
 //! ```
 //!
-//! Sans-IO. The lead track (video where there is any) feeds the Timeline; sound and further layers of the picture wait
+//! Sans-IO. The lead track (video where there is any) feeds the Timeline; sounds and further pictures wait
 //! until no cut can come before their frames any more, and obey. Nothing is published of a
 //! rendition beyond the newest lead Sample.
 
@@ -271,6 +271,9 @@ impl Presentation {
         known.frame_rate = announcement.frame_rate.or(known.frame_rate);
         known.bitrate = announcement.bitrate.or(known.bitrate);
         known.keyframes_asked = announcement.keyframes_asked.or(known.keyframes_asked);
+        // Whoever has several tells of all of them each time.
+        known.layers.clone_from(&announcement.layers);
+        known.sounds.clone_from(&announcement.sounds);
         if self.running.is_none() && self.first_sample.is_none() {
             self.probe = Probe::new(hints(&self.settings, known));
         }
@@ -361,11 +364,14 @@ impl Presentation {
             uri: playlist_uri(r.id),
             track: Arc::clone(r.track()),
             bandwidth: self.bandwidths[r.id.index()].clone(),
+            apart: self.announcement.layers.iter().any(|layer| layer.track == r.id && layer.apart),
         };
         let own = |r: &&Rendition| r.is_playable() && !r.id.is_rung();
         let shown: Vec<_> = running.renditions.iter().filter(own).map(shown).collect();
         let mut offer = Offer::new(&shown, self.announcement.bitrate, running.grid.frame_rate, running.grid.independent_segments);
-        let (main, sound) = (&self.bandwidths[TrackId::VIDEO.index()], &self.bandwidths[TrackId::AUDIO.index()]);
+        let main = &self.bandwidths[TrackId::VIDEO.index()];
+        let sounds = TrackId::ALL.into_iter().filter(|id| !id.is_picture()).map(|id| &self.bandwidths[id.index()]);
+        let sound = sounds.max_by_key(|sound| sound.peak()).expect("there is a place for the main one");
         let source = Source { main, sound, announced: self.announcement.bitrate };
         for rung in running.offered_rungs() {
             let target_duration = running.grid.target_duration;
@@ -380,10 +386,11 @@ impl Presentation {
     }
 
     fn waits_for_a_track(&self, running: &Running, now: Instant) -> bool {
-        let missing = |id: TrackId, announced: bool| announced && !running.rendition(id).is_some_and(Rendition::is_playable);
+        let missing = |id: TrackId, announced: bool| announced && !running.is_playable(id);
         let missing = missing(TrackId::VIDEO, self.announcement.video)
             || missing(TrackId::AUDIO, self.announcement.audio || self.sound_until.is_some())
-            || running.waits_for_a_layer();
+            || self.announcement.sounds.iter().any(|id| missing(*id, true))
+            || running.waits_for_a_further_track();
         missing && now < self.wait_until(running)
     }
 

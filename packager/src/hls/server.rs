@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! /live.json                                   what is live
-//! /live/<stream>/index.m3u8                    multivariant playlist
+//! /live/<stream>/index.m3u8                    multivariant playlist; index-N.m3u8: of a picture that is apart
 //! /live/<stream>/status.json                   live, away or offline
 //! /live/<stream>/advice.json                   what its streamer could set better
 //! /live/<stream>/<rendition>.m3u8              media playlist (_HLS_msn, _HLS_part, _HLS_skip)
@@ -36,6 +36,7 @@ use super::{
     directives::{Directives, parse_file},
     front::{Front, Live, Shown, State as LiveState},
     metrics::Asked,
+    multivariant::{Audio, Offer},
     pipeline::Inner,
     playlist::{Lookup, Position, Rendered},
     rendition,
@@ -155,7 +156,20 @@ fn describe(name: &StreamName, front: &Front) -> serde_json::Value {
         "tracks": format!("{}{}", if has_video { "v" } else { "" }, if has_audio { "a" } else { "" }),
         "width": video.map(|video| video.width),
         "height": video.map(|video| video.height),
+        "pictures": offer.map(pictures).unwrap_or_default(),
+        "sounds": offer.map(sounds).unwrap_or_default(),
     })
+}
+
+/// The picture, and those beside it that show something else: nothing else tells of them.
+fn pictures(offer: &Offer) -> Vec<serde_json::Value> {
+    let all = offer.videos.first().into_iter().chain(&offer.apart);
+    all.map(|video| json!({ "playlist": video.index(), "width": video.width, "height": video.height })).collect()
+}
+
+fn sounds(offer: &Offer) -> Vec<serde_json::Value> {
+    let told = |audio: &Audio| json!({ "name": audio.name, "playlist": audio.uri, "codec": audio.codec });
+    offer.audios().map(told).collect()
 }
 
 async fn playlist(
@@ -164,19 +178,24 @@ async fn playlist(
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Response<Body> {
-    let asked = if file == "index.m3u8" { Asked::Multivariant } else { Asked::Playlist };
+    let is_index = file.starts_with("index");
+    let asked = if is_index { Asked::Multivariant } else { Asked::Playlist };
     let response = match (live(&inner, &stream), file.as_str()) {
         (Err(problem), _) => *problem,
-        (Ok(live), "index.m3u8") => multivariant(&inner, &live, &headers).await,
+        (Ok(live), file) if is_index => multivariant(&inner, &live, file, &headers).await,
         (Ok(live), file) => match rendition::by_name(file).filter(|_| file.ends_with(".m3u8")) {
             Some(id) => media_playlist(&inner, &live, id, query.as_deref(), &headers).await,
-            None => problem(StatusCode::NOT_FOUND, "there is no such playlist: begin with index.m3u8"),
+            None => no_such_playlist(),
         },
     };
     finish(&inner, asked, response)
 }
 
-async fn multivariant(inner: &Inner, live: &Live, headers: &HeaderMap) -> Response<Body> {
+fn no_such_playlist() -> Response<Body> {
+    problem(StatusCode::NOT_FOUND, "there is no such playlist: begin with index.m3u8")
+}
+
+async fn multivariant(inner: &Inner, live: &Live, name: &str, headers: &HeaderMap) -> Response<Body> {
     let mut front = live.front.subscribe();
     let _held = Held::new(&inner.metrics.held_requests);
     let ready = timeout_at(
@@ -185,8 +204,9 @@ async fn multivariant(inner: &Inner, live: &Live, headers: &HeaderMap) -> Respon
     );
     let found = ready.await.ok().and_then(Result::ok).and_then(|front| front.multivariant.clone());
     let Some(multivariant) = found else { return not_playable(live) };
+    let Some(found) = multivariant.find(name) else { return no_such_playlist() };
     let gzip = accepts_gzip(headers);
-    let body = if gzip { multivariant.gzip() } else { multivariant.plain() };
+    let body = if gzip { found.gzip() } else { found.plain() };
     text(body, gzip, REVALIDATE, None, headers)
 }
 

@@ -44,11 +44,15 @@ impl Running {
         self.renditions.iter_mut().find(|rendition| rendition.id == id)
     }
 
-    /// A further layer has begun to come, and cannot be played yet.
-    pub(super) fn waits_for_a_layer(&self) -> bool {
-        let waits =
-            |follower: &Follower| follower.id.is_layer() && !self.rendition(follower.id).is_some_and(Rendition::is_playable);
+    /// A further picture or sound has begun to come, and cannot be played yet.
+    pub(super) fn waits_for_a_further_track(&self) -> bool {
+        let further = |id: TrackId| id.is_layer() || id.is_further_sound();
+        let waits = |follower: &Follower| further(follower.id) && !self.is_playable(follower.id);
         self.followers.iter().any(waits)
+    }
+
+    pub(super) fn is_playable(&self, id: TrackId) -> bool {
+        self.rendition(id).is_some_and(Rendition::is_playable)
     }
 
     /// The place of a follower; a track that is new begins at the open segment, if it comes soon enough.
@@ -90,7 +94,7 @@ impl Running {
     }
 
     pub(super) fn lead_is_playable(&self) -> bool {
-        self.rendition(self.lead).is_some_and(Rendition::is_playable)
+        self.is_playable(self.lead)
     }
 
     pub(super) fn take_closed(&mut self) -> Vec<(TrackId, ClosedSegment)> {
