@@ -67,6 +67,8 @@ pub struct Broadcast {
     sent: [Option<u64>; TrackId::COUNT],
     /// Tracks of which something went out in this epoch.
     flowing: Tracks,
+    /// Pictures that show something else than the main one.
+    apart: Tracks,
     /// When the newest Sample of each track came.
     heard: [Option<Instant>; TrackId::COUNT],
     out: VecDeque<Outgoing>,
@@ -110,6 +112,8 @@ pub struct Outgoing {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tracks(u16);
 
+const _: () = assert!(TrackId::COUNT <= u16::BITS as usize);
+
 impl Tracks {
     pub fn has(self, track: TrackId) -> bool {
         self.0 & 1 << track.index() != 0
@@ -121,6 +125,10 @@ impl Tracks {
 
     fn without(self, track: TrackId) -> Self {
         Self(self.0 & !(1 << track.index()))
+    }
+
+    pub fn except(self, others: Self) -> Self {
+        Self(self.0 & !others.0)
     }
 
     pub fn is_empty(self) -> bool {
@@ -152,6 +160,8 @@ impl Broadcast {
         if present.epoch.is_none() || present.epoch != self.epoch {
             return;
         }
+        let apart = present.announcement.layers.iter().filter(|layer| layer.apart);
+        self.apart = apart.fold(Tracks::default(), |all, layer| all.with(layer.track));
         match &self.picture {
             Picture::Undecided(_) if is_to_be_made(present) => self.turn_to_made(false),
             Picture::Undecided(_) if present.order == Order::Shown => self.send_held(),
@@ -255,9 +265,14 @@ impl Broadcast {
         let heard = |track: &TrackId| is_heard(self.heard[track.index()], newest);
         let layers = (0..TrackId::LAYERS_MAX).filter_map(TrackId::layer);
         let layers = layers.filter(|_| matches!(self.picture, Picture::Source) && !self.away).filter(heard);
-        let layers = layers.fold(Tracks::default(), Tracks::with);
-        let main = self.flowing().has(TrackId::VIDEO) && (layers.is_empty() || heard(&TrackId::VIDEO));
-        if main { layers.with(TrackId::VIDEO) } else { layers }
+        let further = layers.fold(Tracks::default(), Tracks::with);
+        let replaced = !further.except(self.apart).is_empty() && !heard(&TrackId::VIDEO);
+        if self.flowing().has(TrackId::VIDEO) && !replaced { further.with(TrackId::VIDEO) } else { further }
+    }
+
+    /// Those among `pictures` that nobody is sent who did not choose them.
+    pub fn apart(&self) -> Tracks {
+        self.apart
     }
 
     /// What was not sent since the last call.
@@ -284,6 +299,11 @@ impl Broadcast {
 
     fn sample(&mut self, sample: &Arc<Sample>) {
         let track = sample.track.id;
+        // Viewers have one sound; and of a further picture what the publisher sends, or nothing.
+        let unsendable = track.is_layer() && !matches!(sample.track.parameters, Parameters::H264(_));
+        if track.is_further_sound() || unsendable {
+            return;
+        }
         let Some(heard) = self.heard.get_mut(track.index()) else { return };
         *heard = Some(sample.received);
         self.started.get_or_insert(sample.received);

@@ -1,9 +1,10 @@
-//! The layers of a simulcast publisher, as a viewer sees and chooses them (WHEP's video layer selection).
+//! The layers of a simulcast publisher, and the pictures of a multitrack one, as a viewer sees and chooses them (WHEP's
+//! video layer selection).
 //!
 //! The document is `{"layers":[{"encodingId":"h","width":1280,"height":720,"active":true}]}`, the largest first; a
 //! choice is `{"encodingId":"h"}`, or `{}` for ours. `rid`, the draft's later word, is taken and told as well.
 
-use media_core::{TrackId, sample::Layer, stream::Present};
+use media_core::{Parameters, TrackId, sample::Layer, stream::Present};
 use serde::{Deserialize, Serialize};
 
 use super::{broadcast::Tracks, program::is_to_be_made};
@@ -45,10 +46,15 @@ pub enum Error {
 pub fn document(present: &Present, active: Tracks) -> String {
     let layers = &present.announcement.layers;
     // Of a picture that has to be made only the main one is.
-    if layers.len() < 2 || is_to_be_made(present) {
+    if is_to_be_made(present) {
         return String::new();
     }
-    let mut entries: Vec<_> = layers.iter().map(|layer| entry(layer, present, active)).collect();
+    let can_be_sent =
+        |layer: &&Layer| present.track(layer.track).is_none_or(|track| matches!(track.parameters, Parameters::H264(_)));
+    let mut entries: Vec<_> = layers.iter().filter(can_be_sent).map(|layer| entry(layer, present, active)).collect();
+    if entries.len() < 2 {
+        return String::new();
+    }
     entries.sort_by_key(|entry| std::cmp::Reverse(entry.height));
     serde_json::to_string(&Document { layers: entries }).expect("strings and numbers can be written")
 }

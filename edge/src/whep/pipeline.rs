@@ -386,13 +386,14 @@ impl Task {
     fn show(&mut self) {
         let (flowing, pictures, refused) = (self.broadcast.flowing(), self.broadcast.pictures(), self.broadcast.is_refused());
         let known = self.live.front.borrow().clone();
-        let moved = (known.flowing, known.pictures, known.refused) != (flowing, pictures, refused);
+        let apart = self.broadcast.apart();
+        let moved = (known.flowing, known.pictures, known.apart, known.refused) != (flowing, pictures, apart, refused);
         if !moved && !std::mem::take(&mut self.layers_changed) {
             return;
         }
         let layers = layers::document(&self.live.stream.present(), pictures);
         let layers = if *layers == *known.layers { Arc::clone(&known.layers) } else { layers.into() };
-        let front = Front { flowing, pictures, layers, refused, ended: known.ended };
+        let front = Front { flowing, pictures, apart, layers, refused, ended: known.ended };
         self.live.front.send_if_modified(|shown| {
             front != *shown && {
                 *shown = front;

@@ -13,6 +13,8 @@ pub struct Front {
     pub flowing: Tracks,
     /// Codings of the picture among which a viewer may choose.
     pub pictures: Tracks,
+    /// Those of them that are no layers: nobody is given one who did not choose it.
+    pub apart: Tracks,
     /// The layers document; empty until there is something to choose from.
     pub layers: Arc<str>,
     /// The picture would have to be made, and cannot be.
@@ -95,10 +97,11 @@ impl Viewer {
     }
 }
 
-/// The layer that is shown to who wants `wanted`: the largest of those that are sent while that one is not.
+/// The picture that is shown to who wants `wanted`: while that one is not sent, the largest layer that is.
 pub fn shown(wanted: TrackId, front: &Front) -> TrackId {
     let layers = (0..TrackId::LAYERS_MAX).filter_map(TrackId::layer);
-    let mut choices = [wanted, TrackId::VIDEO].into_iter().chain(layers);
+    let ours = std::iter::once(TrackId::VIDEO).chain(layers).filter(|track| !front.apart.has(*track));
+    let mut choices = std::iter::once(wanted).chain(ours);
     choices.find(|track| front.pictures.has(*track)).unwrap_or(TrackId::VIDEO)
 }
 
@@ -153,5 +156,10 @@ mod tests {
         assert_eq!(shown(TrackId::VIDEO, &sent(&[layer(1), layer(0)])), layer(0));
         assert_eq!(shown(layer(1), &sent(&[layer(1), layer(0)])), layer(1));
         assert_eq!(shown(layer(0), &Front::default()), TrackId::VIDEO);
+        let camera = Front { apart: Tracks::default().with(layer(0)), ..sent(&[layer(0), layer(1)]) };
+        assert_eq!(shown(TrackId::VIDEO, &camera), layer(1), "what is apart is nobody's layer");
+        assert_eq!(shown(layer(0), &camera), layer(0), "but may be chosen");
+        let alone = Front { apart: Tracks::default().with(layer(0)), ..sent(&[layer(0)]) };
+        assert_eq!(shown(TrackId::VIDEO, &alone), TrackId::VIDEO);
     }
 }
