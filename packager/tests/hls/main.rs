@@ -13,4 +13,5 @@ mod rungs;
 mod script;
 mod segmenter;
 mod sound;
+mod tracks;
 mod webrtc;

@@ -326,10 +326,10 @@ impl Run {
                 if n == 0 {
                     begins.push((segment.msn, micros(&segment.map, fragment.first_pts())));
                 }
-                if id == TrackId::AUDIO {
+                if !id.is_picture() {
                     self.sound_frame_us = self.sound_frame_us.max(micros(&segment.map, fragment.samples[0].duration));
                 }
-                if let Some(newest_us) = self.newest_us.filter(|_| self.live && id == TrackId::AUDIO) {
+                if let Some(newest_us) = self.newest_us.filter(|_| self.live && !id.is_picture()) {
                     let frame_us = micros(&segment.map, fragment.samples[0].duration);
                     let ahead_us = micros(&segment.map, end) - newest_us - frame_us;
                     // Where the P-frame of a pyramid was lost, its B-frames tell how far decoding is.
