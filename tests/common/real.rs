@@ -110,8 +110,13 @@ pub fn decoded_as(server: &Server, stream: &str, codec: &str) -> u32 {
 
 /// Plays in Chromium; one line of JSON for each of `players` (name and address).
 pub fn play(seconds: u32, players: &[(&str, &str)]) -> Vec<serde_json::Value> {
+    play_with(seconds, players, &[])
+}
+
+/// The same, with an environment.
+pub fn play_with(seconds: u32, players: &[(&str, &str)], environment: &[(&str, &str)]) -> Vec<serde_json::Value> {
     let mut command = Command::new("node");
-    command.arg(tool("tools/play.mjs"));
+    command.arg(tool("tools/play.mjs")).envs(environment.iter().copied());
     for (i, (player, url)) in players.iter().enumerate() {
         command.args([*player, *url]);
         if i == 0 {

@@ -6,7 +6,8 @@
 // WHEP endpoint, or `page` with the address of a watch page. All play at the same time, each in a browser context of its own. latencyMs is glass to glass, read from the
 // time code in the picture (latency/timecode.mjs); null when the picture carries none. Frames of the first WARMUP_S seconds
 // after the first one (environment, 3 by default) do not count for it.
-// Environment also: SHOT=picture.png (a screenshot of the first player at the end), and that of latency/stage.mjs.
+// Environment also: SHOT=picture.png (a screenshot of the first player at the end), SOUND=name (hls.js changes to the sound of
+// this name half way; `sound` tells the one that plays), and that of latency/stage.mjs.
 // Exit status: 0 when every player showed frames or, of sound alone, went on, 1 when one did not, 2 when it could not be tried.
 import { parseArgs } from 'node:util';
 import { PLAYERS, stage } from './latency/stage.mjs';
@@ -29,7 +30,12 @@ const within = (ms, what, promise) => Promise.race([promise, pause(ms).then(() =
 
 async function watch({ open }, [name, address]) {
   const page = await within(ANSWER_MS_MAX, address, open(name, address));
-  await pause(seconds * 1000);
+  const chosen = name === 'hls.js' && process.env.SOUND;
+  await pause(seconds * (chosen ? 500 : 1000));
+  if (chosen) {
+    await within(ANSWER_MS_MAX, 'sound', page.evaluate((sound) => chooseSound(sound), chosen));
+    await pause(seconds * 500);
+  }
   const report = await within(ANSWER_MS_MAX, 'probe', page.evaluate((s) => probe.report(s), warmupS));
   if (name === 'page') report.text = (await within(ANSWER_MS_MAX, 'text', page.innerText('body'))).slice(0, 1000);
   return { page, result: { player: name, url: address, seconds: Number(seconds), warmupS, ...report, requests: page.requests } };

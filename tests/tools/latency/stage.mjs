@@ -25,7 +25,9 @@ const PAGES = {
   '/hls.js.html': bare('hls.js', `
     const player = new Hls({ lowLatencyMode: true, ...config });
     player.on(Hls.Events.ERROR, (_, e) => probe.error(e.details + (e.fatal ? ' (fatal)' : '')));
-    window.playerFacts = () => ({ version: Hls.version, audioTracks: player.audioTracks.length, playerLatencyS: player.latency, targetLatencyS: player.targetLatency });
+    window.chooseSound = (name) => { player.audioTrack = player.audioTracks.findIndex((track) => track.name === name); };
+    player.on(Hls.Events.AUDIO_TRACK_SWITCHED, (_, track) => { window.sound = track.name; });
+    window.playerFacts = () => ({ version: Hls.version, audioTracks: player.audioTracks.length, sound: window.sound, playerLatencyS: player.latency, targetLatencyS: player.targetLatency });
     player.loadSource(url); player.attachMedia(video);`),
   '/shaka.html': bare('shaka.js', `
     shaka.polyfill.installAll();
