@@ -36,7 +36,7 @@ use super::{
     directives::{Directives, parse_file},
     front::{Front, Live, Shown, State as LiveState},
     metrics::Asked,
-    multivariant::{Audio, Offer},
+    multivariant::{Audio, INDEX, Offer},
     pipeline::Inner,
     playlist::{Lookup, Position, Rendered},
     rendition,
@@ -178,7 +178,7 @@ async fn playlist(
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Response<Body> {
-    let is_index = file.starts_with("index");
+    let is_index = file == INDEX || (file.starts_with("index-") && file.ends_with(".m3u8"));
     let asked = if is_index { Asked::Multivariant } else { Asked::Playlist };
     let response = match (live(&inner, &stream), file.as_str()) {
         (Err(problem), _) => *problem,

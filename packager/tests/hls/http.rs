@@ -181,7 +181,10 @@ async fn every_answer_says_how_long_it_keeps() {
     check(&format!("video.m3u8?_HLS_msn={}", newest.msn - 1), "public, max-age=2", playlist).await;
     check(&newest.map, forever, "video/mp4").await;
     check(&newest.parts[0].uri, forever, "video/mp4").await;
-    check("status.json", "no-store", "application/json").await;
+    let status = check("status.json", "no-store", "application/json").await.json();
+    assert_eq!(status["pictures"], serde_json::json!([{ "playlist": "index.m3u8", "width": 360, "height": 360 }]));
+    assert_eq!(status["sounds"], serde_json::json!([{ "name": "Sound", "playlist": "audio.m3u8", "codec": "mp4a.40.2" }]));
+    assert_eq!(site.get("/live/demo/index-2.m3u8").await.status, 404);
     // A segment is its Parts.
     let whole = media.segments.iter().rev().find(|segment| segment.uri.is_some()).unwrap();
     let bytes = check(whole.uri.as_ref().unwrap(), forever, "video/mp4").await.body;
