@@ -1,7 +1,7 @@
 //! Publishers of every kind, in virtual time: what their viewers are sent, and when.
 
 use bytes::Bytes;
-use media_core::Timestamp;
+use media_core::{Timestamp, Track};
 
 use super::*;
 use crate::whep::tests::{B, I, P, Script, av1_track};
@@ -305,4 +305,37 @@ fn layers_flow_beside_the_picture() {
     assert_eq!(stage.broadcast.pictures(), Tracks::default().with(low).with(TrackId::VIDEO));
     stage.push(Item::Leave);
     assert!(stage.broadcast.pictures().is_empty());
+}
+
+#[test]
+fn a_picture_apart_takes_no_ones_place() {
+    let mut stage = Stage::new();
+    let script = Script { start: stage.script.start, ..Script::new() };
+    let camera = TrackId::layer(0).unwrap();
+    let layer = |track, rid: &str, apart| media_core::Layer { track, rid: rid.into(), apart };
+    let layers = vec![layer(TrackId::VIDEO, "track-0", false), layer(camera, "track-1", true)];
+    stage.present.announcement = media_core::Announcement { video: true, layers, ..Default::default() };
+    trusted(&mut stage);
+    stage.sample(script.layer(0, true, 833, 833)).sample(script.layer(0, true, 7500, 7500));
+    let both = Tracks::default().with(camera).with(TrackId::VIDEO);
+    assert_eq!(
+        (stage.broadcast.pictures(), stage.broadcast.apart()),
+        (both, Tracks::default().with(camera)),
+        "the screen is still"
+    );
+}
+
+#[test]
+fn further_tracks_that_cannot_be_sent_are_not() {
+    let mut stage = Stage::new();
+    trusted(&mut stage);
+    let of = |sample: Sample, id| {
+        let track = Track { id, timescale: sample.track.timescale, parameters: sample.track.parameters.clone() };
+        Sample { track: Arc::new(track), ..sample }
+    };
+    let sound = of(stage.script.opus(900, 900), TrackId::sound(0).unwrap());
+    let further = TrackId::layer(0).unwrap();
+    let picture = Sample { track: av1_track(), ..stage.script.picture(900, true, 900) };
+    stage.sample(sound).sample(of(picture, further));
+    assert!(stage.sent(TrackId::AUDIO).is_empty() && !stage.broadcast.pictures().has(further));
 }
