@@ -21,6 +21,7 @@ fn doctor(folder: &Folder, config: &str, arguments: &[&str]) -> (Option<i32>, St
 }
 
 const PORTS: &str = "[http]\naddress = \"127.0.0.1:0\"\n[rtmp]\naddress = \"127.0.0.1:0\"\n[webrtc]\naddress = \"127.0.0.1:0\"\n\
+                     [srt]\naddress = \"127.0.0.1:0\"\n\
                      [tls]\nhttps_address = \"127.0.0.1:0\"\nrtmps_address = \"127.0.0.1:0\"\n";
 
 fn findings(told: &str) -> Vec<Value> {
@@ -51,7 +52,7 @@ fn a_machine_that_is_well_is_told_so() {
     ] {
         assert!(about(word) > 0, "nothing about {word}: {told}");
     }
-    assert_eq!(about("ports"), 6, "{told}");
+    assert_eq!(about("ports"), 7, "{told}");
     let works = |element: &str| {
         found.iter().any(|finding| {
             finding["verdict"] == "ok"
