@@ -126,7 +126,9 @@ fn publishers_of_every_kind_share_one_port() {
 #[test]
 fn a_passphrase_is_asked_of_everybody() {
     let _turn = Turn::take();
-    let server = Server::start(&format!("[srt]\npassphrase = \"{PASSPHRASE}\"\n{}", streams(&["demo", "free"])));
+    // The log tells of one refused publisher a second; of the others where it is asked to.
+    let log = "[log]\nlevel = \"info,ingest=debug\"\n";
+    let server = Server::start(&format!("{log}[srt]\npassphrase = \"{PASSPHRASE}\"\n{}", streams(&["demo", "free"])));
     let publisher = ffmpeg(&server.srt, &format!("{}&passphrase={PASSPHRASE}&pbkeylen=32", of("demo")), &[H264, AAC]);
     plays(&server, "demo", "h264");
     refused(&server, ffmpeg(&server.srt, &of("free"), &[AAC]), "passphrase");
