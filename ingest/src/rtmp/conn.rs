@@ -7,10 +7,7 @@ use std::{
     borrow::Cow, collections::hash_map::RandomState, future::poll_fn, hash::BuildHasher, net::IpAddr, sync::Arc, time::Duration,
 };
 
-use media_core::{
-    Announcement, Publication, Registry, Sample, StreamKey, StreamName,
-    registry::{Acquire, Stop},
-};
+use media_core::{Announcement, Publication, Registry, Sample, StreamKey, StreamName, registry::Stop};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     sync::watch,
@@ -26,6 +23,7 @@ use super::{
 };
 use crate::{
     admission::{Admission, Protocol, PublishRequest, Verdict},
+    lease,
     metrics::Metrics,
     rejections::Rejections,
     repair::Repairs,
@@ -36,8 +34,6 @@ use crate::{
 const READ_BYTES: usize = 32 << 10;
 /// How long a peer may refuse to take our few bytes before it is given up.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
-/// How often a held request asks again. Once decides it; the rest is for a clock that rounds.
-const ASK_AGAIN_MAX: usize = 3;
 
 /// What all connections share.
 pub struct Shared {
@@ -188,7 +184,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
     /// Asks admission, then for the lease. Nothing is read meanwhile: the peer waits in TCP.
     async fn decide(&mut self, app: String, key: StreamKey) {
         let decision = match self.admit(app, key.clone()).await {
-            Ok(stream) => self.acquire(&stream, &key).await,
+            Ok(stream) => lease::acquire(&self.shared.registry, &stream, &key, None).await.map_err(CloseReason::Refused),
             Err(reason) => Err(reason),
         };
         match decision {
@@ -214,24 +210,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Conn<S> {
             Ok(Verdict::Deny { reason }) => Err(CloseReason::Denied(reason)),
             Err(_) => Err(CloseReason::Denied(Cow::Borrowed("whoever knows the stream keys did not answer in time: try again"))),
         }
-    }
-
-    /// Waits while a publisher with the same key holds the name, then asks again.
-    async fn acquire(&self, stream: &StreamName, key: &StreamKey) -> Result<Publication, CloseReason> {
-        Span::current().record("stream", stream.as_str());
-        let mut claim = None;
-        for _ in 0..ASK_AGAIN_MAX {
-            match self.shared.registry.acquire(stream, key, claim, Instant::now().into_std()) {
-                Acquire::Granted(publication) => return Ok(publication),
-                Acquire::Refused(refusal) => return Err(CloseReason::Refused(refusal)),
-                Acquire::Held { until, claim: seen } => {
-                    debug!("held: a publisher with the same key has the name");
-                    claim.get_or_insert(seen);
-                    sleep_until(Instant::from_std(until)).await;
-                }
-            }
-        }
-        Err(CloseReason::Refused(media_core::registry::Refusal::LiveEncoder))
     }
 
     fn accept(&mut self, publication: Publication) {

@@ -9,10 +9,7 @@ use std::{
     time::Duration,
 };
 
-use media_core::{
-    Announcement, Passphrase, Publication, Registry, Sample, StreamKey, StreamName, TrackKind,
-    registry::{Acquire, Refusal},
-};
+use media_core::{Announcement, Passphrase, Publication, Registry, Sample, TrackKind};
 use tokio::{
     net::UdpSocket,
     sync::mpsc,
@@ -31,6 +28,7 @@ use super::{
 };
 use crate::{
     admission::{Admission, Protocol, PublishRequest, Verdict},
+    lease,
     metrics::Metrics as Publishing,
     rejections::Rejections,
     repair::Repairs,
@@ -40,8 +38,6 @@ use crate::{
     },
 };
 
-/// How often a held request asks for the lease again. Twice decides it; the rest is for a clock that rounds.
-const ASK_AGAIN_MAX: usize = 4;
 /// What a publisher that is gone has sent comes later by its latency, and a bit: until then its silence says nothing. At most
 /// so long, since a caller waits for three seconds in all.
 const GRACE: Duration = Duration::from_millis(150);
@@ -159,33 +155,12 @@ impl Conn {
                 )));
             }
         };
-        Span::current().record("stream", stream.as_str());
-        // It is set alike mostly: to the one that was there before.
+        // The caller repeats itself meanwhile. It is set alike mostly: to the one that was there before.
         let grace = (asked.latency.max(self.shared.latency) + GRACE).min(GRACE_MAX);
-        let publication = self.acquire(&stream, &key, grace).await?;
+        let publication =
+            lease::acquire(&self.shared.registry, &stream, &key, Some(grace)).await.map_err(CloseReason::Refused)?;
         Span::current().record("publisher", publication.epoch());
         Ok(Admitted { publication })
-    }
-
-    /// Waits while a publisher with the same key holds the name, then asks again. The caller repeats itself meanwhile.
-    async fn acquire(&self, stream: &StreamName, key: &StreamKey, grace: Duration) -> Result<Publication, CloseReason> {
-        let (mut claim, mut grace) = (None, Some(grace));
-        for _ in 0..ASK_AGAIN_MAX {
-            match self.shared.registry.acquire(stream, key, claim, Instant::now().into_std()) {
-                Acquire::Granted(publication) => return Ok(publication),
-                Acquire::Refused(refusal) => return Err(CloseReason::Refused(refusal)),
-                Acquire::Held { until, claim: seen } => {
-                    if let Some(grace) = grace.take() {
-                        debug!("held: a publisher with the same key has the name");
-                        tokio::time::sleep(grace).await;
-                        continue;
-                    }
-                    claim.get_or_insert(seen);
-                    sleep_until(Instant::from_std(until)).await;
-                }
-            }
-        }
-        Err(CloseReason::Refused(Refusal::LiveEncoder))
     }
 
     async fn refuse(&self, conclusion: &[u8], reason: &CloseReason) {

@@ -74,7 +74,7 @@ impl Picture {
         }
         let keyframe = match self.coding {
             Coding::Hevc => hevc::is_keyframe(&payload),
-            _ => h264::is_idr(&payload),
+            _ => h264::is_keyframe(&payload),
         };
         let anew = keyframe && self.describe(&sets)?;
         if self.parameters.is_none() {

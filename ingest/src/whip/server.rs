@@ -21,13 +21,10 @@ use axum::{
 };
 use bytes::Bytes;
 use dashmap::DashMap;
-use media_core::{
-    Publication, Registry, StreamKey, StreamName,
-    registry::{self, Acquire, TAKEOVER_SILENCE},
-};
+use media_core::{Registry, StreamKey, StreamName, registry::TAKEOVER_SILENCE};
 use tokio::{
     sync::watch,
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, timeout},
 };
 use tracing::{Instrument, Span, debug, field::Empty, info_span};
 use transport::{
@@ -43,6 +40,7 @@ use super::{
 };
 use crate::{
     admission::{Admission, Protocol, PublishRequest, Verdict},
+    lease,
     metrics::Metrics as Publishing,
     rejections::Rejections,
 };
@@ -53,8 +51,6 @@ const ANSWER_TIME_MAX: Duration = Duration::from_secs(8);
 const ADMISSION_TIMEOUT: Duration = Duration::from_secs(6);
 /// For a body of some kilobytes.
 const BODY_TIMEOUT: Duration = Duration::from_secs(5);
-/// How often a held request asks again. Once decides it; the rest is for a clock that rounds.
-const ASK_AGAIN_MAX: usize = 3;
 /// A DELETE is answered when the name is free, so that the next publisher is not held.
 const END_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -211,7 +207,7 @@ impl Inner {
         let negotiated = sdp::negotiate(&offer, &Wants::Receive).map_err(Rejection::Offer)?;
         let request = PublishRequest { protocol: Protocol::Whip, peer, app: String::new(), key: key.clone() };
         self.admit(&name, request).await?;
-        let publication = self.acquire(&name, &key).await?;
+        let publication = lease::acquire(&self.registry, &name, &key, None).await.map_err(Rejection::Registry)?;
         Span::current().record("publisher", publication.epoch());
         let Accepted { session, answer } = self.engine.receive(negotiated).await.map_err(Rejection::Engine)?;
 
@@ -245,25 +241,6 @@ impl Inner {
             Ok(Verdict::Deny { reason }) => Err(Rejection::Denied(reason)),
             Err(_) => Err(Rejection::AdmissionTimeout),
         }
-    }
-
-    /// Waits while a publisher with the same key holds the name, then asks again.
-    async fn acquire(&self, name: &StreamName, key: &StreamKey) -> Result<Publication, Rejection> {
-        // Only now: an unknown name may be a key in the wrong place.
-        Span::current().record("stream", name.as_str());
-        let mut claim = None;
-        for _ in 0..ASK_AGAIN_MAX {
-            match self.registry.acquire(name, key, claim, Instant::now().into_std()) {
-                Acquire::Granted(publication) => return Ok(publication),
-                Acquire::Refused(refusal) => return Err(Rejection::Registry(refusal)),
-                Acquire::Held { until, claim: seen } => {
-                    debug!("held: a publisher with the same key has the name");
-                    claim.get_or_insert(seen);
-                    sleep_until(Instant::from_std(until)).await;
-                }
-            }
-        }
-        Err(Rejection::Registry(registry::Refusal::LiveEncoder))
     }
 
     /// The session lives on its own from here.
