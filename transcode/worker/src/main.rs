@@ -30,9 +30,11 @@ const REPORTS_MAX: usize = 256;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let done = match arguments.split_first() {
-        Some((first, rest)) if first == "--self-test" => self_test::run(rest.first().map(String::as_str)),
-        _ => run(),
+    let done = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["--self-test"] => self_test::run(None),
+        ["--self-test", element] => self_test::run(Some(element)),
+        ["receive"] => run(listener::run),
+        _ => run(serve),
     };
     if let Err(error) = done {
         eprintln!("{error:#}");
@@ -40,7 +42,8 @@ fn main() {
     }
 }
 
-fn run() -> Result<()> {
+/// What codecast has started it for.
+fn run(task: fn() -> Result<()>) -> Result<()> {
     if std::io::stdin().is_terminal() {
         bail!("codecast-transcode is started by codecast and does nothing by itself");
     }
@@ -50,9 +53,11 @@ fn run() -> Result<()> {
         told(info);
         exit(101);
     }));
-    if std::env::args().nth(1).as_deref() == Some("receive") {
-        return listener::run();
-    }
+    task()
+}
+
+/// One lane an output, until standard input ends.
+fn serve() -> Result<()> {
     gst::init().context("GStreamer cannot be loaded")?;
     let (reports, to_write) = mpsc::sync_channel(REPORTS_MAX);
     thread::spawn(move || write(&to_write));
