@@ -111,6 +111,10 @@ pub struct Presentation {
     resumed: Option<Tracks>,
     supplies: Supplies,
     offer: Option<Offer>,
+    /// What the offer follows from has changed since it was looked at: that is looked at with each Sample.
+    offer_is_stale: bool,
+    /// Renditions that could be played then.
+    offered: usize,
     multivariant: Option<Arc<Multivariant>>,
 }
 
@@ -164,6 +168,8 @@ impl Presentation {
             resumed: None,
             supplies: Supplies::default(),
             offer: None,
+            offer_is_stale: true,
+            offered: 0,
             multivariant: None,
         }
     }
@@ -271,6 +277,7 @@ impl Presentation {
         known.frame_rate = announcement.frame_rate.or(known.frame_rate);
         known.bitrate = announcement.bitrate.or(known.bitrate);
         known.keyframes_asked = announcement.keyframes_asked.or(known.keyframes_asked);
+        self.offer_is_stale = true;
         // Whoever has several tells of all of them each time.
         known.layers.clone_from(&announcement.layers);
         known.sounds.clone_from(&announcement.sounds);
@@ -346,6 +353,7 @@ impl Presentation {
 
     fn observe_closed(&mut self) {
         for (id, closed) in self.running.as_mut().map(Running::take_closed).unwrap_or_default() {
+            self.offer_is_stale = true;
             // A gap is no measure of what the rest costs.
             if closed.bytes > 0 {
                 self.bandwidths[id.index()].observe(closed.bytes, closed.duration_us);
@@ -358,6 +366,11 @@ impl Presentation {
         let Some(running) = &self.running else { return };
         let first = self.multivariant.is_none();
         if !running.lead_is_playable() || (first && self.waits_for_a_track(running, now)) {
+            return;
+        }
+        let playable = running.renditions.iter().filter(|rendition| rendition.is_playable()).count();
+        let as_many = std::mem::replace(&mut self.offered, playable) == playable;
+        if !std::mem::take(&mut self.offer_is_stale) && as_many {
             return;
         }
         let shown = |r: &Rendition| Shown {

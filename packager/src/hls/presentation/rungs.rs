@@ -122,7 +122,10 @@ impl Running {
 
 impl Presentation {
     pub fn set_supplies(&mut self, supplies: Supplies) {
-        self.supplies = supplies;
+        if supplies == self.supplies {
+            return;
+        }
+        (self.supplies, self.offer_is_stale) = (supplies, true);
         if let Some(running) = &mut self.running {
             running.set_supplies(supplies);
         }
