@@ -25,9 +25,14 @@ const SLACK_US: i64 = 400_000;
 const PAUSE_SLACK_US: i64 = 460_000;
 /// Timestamps in milliseconds, summed over a segment, are off by less than this.
 const ROUNDING_US: i64 = 10_000;
-/// How fast PROGRAM-DATE-TIME follows a drifting publisher: 5 ms a cut is 2,500 ppm of a 2 s
-/// segment, ten times any real clock, and no player notices the step.
-const PDT_STEP_US: i64 = 5_000;
+/// PROGRAM-DATE-TIME goes with the media while arrivals are no further off than this. hls.js lays sound beside picture by the dates
+/// of segments that are not the same ones (discontinuities.ts, `alignMediaPlaylistByPDT`): what the dates wander in between, it
+/// misplaces the sound by, and with some milliseconds it waits for what it has.
+const PDT_STILL_US: i64 = 10_000;
+/// Beyond that a cut takes back this share: a clock that is 200 ppm off is followed at 10 ms more.
+const PDT_SHARE: i64 = 25;
+/// And this at most.
+const PDT_STEP_MAX_US: i64 = 5_000;
 /// Media seconds a number in the sequence stands for when no state was saved: shorter than any
 /// segment we make on average, so that a successor starts beyond its predecessor.
 const SECONDS_A_NUMBER: u64 = 1;
@@ -122,6 +127,9 @@ pub struct Timeline {
     cut_next: bool,
     /// Smallest lateness of an arrival since the last cut, against the anchor.
     drift_us: Option<i64>,
+    /// The anchor is of one arrival, which may have been late by itself: the next cut takes all of `drift_us`. Players lay renditions
+    /// beside each other by the discontinuity before it.
+    unsettled: bool,
 }
 
 impl Timeline {
@@ -136,6 +144,7 @@ impl Timeline {
             lead_us: 0,
             newest_us: last_cut_us,
             drift_us: None,
+            unsettled: false,
             state,
         }
     }
@@ -312,15 +321,20 @@ impl Timeline {
 
     /// The least late arrival since the last cut is the truest: follow it, slowly.
     fn re_anchor(&mut self, dts_us: i64, wall: SystemTime) {
-        let wall_us = match self.state.anchor {
+        let drift_us = self.drift_us.take().unwrap_or(0);
+        let beyond_us = drift_us - drift_us.clamp(-PDT_STILL_US, PDT_STILL_US);
+        let (wall_us, unsettled) = match self.state.anchor {
             Some(anchor) if !self.broken => {
-                let step = self.drift_us.unwrap_or(0).clamp(-PDT_STEP_US, PDT_STEP_US);
-                anchor.wall_us + (dts_us - anchor.media_us) + step
+                let step_us = match self.unsettled {
+                    true if beyond_us != 0 => drift_us,
+                    _ => (beyond_us / PDT_SHARE).clamp(-PDT_STEP_MAX_US, PDT_STEP_MAX_US),
+                };
+                (anchor.wall_us + (dts_us - anchor.media_us) + step_us, false)
             }
             // A new publisher, or a new presentation: the wall clock as it is.
-            _ => micros(wall),
+            _ => (micros(wall), true),
         };
-        self.drift_us = None;
+        self.unsettled = unsettled;
         self.state.anchor = Some(Anchor { media_us: dts_us, wall_us });
     }
 }

@@ -328,16 +328,22 @@ impl Presentation {
     }
 
     fn start(&mut self, lead: TrackId, grid: Grid, now: Instant, wall: SystemTime) {
-        // The first Sample in the queue is older than now: PROGRAM-DATE-TIME is of its arrival.
         let queue = std::mem::take(&mut self.queue);
         self.queue_bytes = 0;
         let mut timeline = Timeline::new(State::new(&grid, wall, self.settings.after_msn));
         timeline.join(self.epoch);
         let mut running = Running::new(timeline, grid, lead, now);
         running.supplies = self.supplies;
-        for sample in queue {
-            let wall = wall - now.saturating_duration_since(sample.received);
-            running.sample(&sample, self.epoch, wall, &mut self.losses);
+        let arrived = |sample: &Sample| wall - now.saturating_duration_since(sample.received);
+        let first = queue.iter().position(|sample| sample.track.id == lead && sample.keyframe).unwrap_or(0);
+        // PROGRAM-DATE-TIME begins with the least late of what is queued: that tells best when the first of it was made.
+        let made = |sample: &Arc<Sample>| {
+            let into_us = (sample.dts - queue[first].dts).as_micros();
+            arrived(sample) - Duration::from_micros(u64::try_from(into_us).unwrap_or(0))
+        };
+        let begun = queue.iter().skip(first).filter(|sample| sample.track.id == lead).map(made).min().unwrap_or(wall);
+        for (n, sample) in queue.iter().enumerate() {
+            running.sample(sample, self.epoch, if n == first { begun } else { arrived(sample) }, &mut self.losses);
         }
         self.running = Some(running);
     }

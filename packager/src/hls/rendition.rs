@@ -32,6 +32,10 @@ impl SharedShelf {
 /// What a segment may still catch up on: more than any jitter, and so little that EXTINF rounds down all the same.
 const LAG_MAX: Timestamp = Timestamp::from_millis(30);
 
+/// Sound is dated this much before its time, so that no rounding to milliseconds dates it behind the pictures' time. hls.js lays sound
+/// beside pictures by dates; sound that it takes to be later than it is, it does not load on behind the segment that it has.
+const SOUND_EARLY_US: i64 = 1_000;
+
 /// Names in addresses, by `TrackId::index`: further pictures and sounds are counted from the second, rungs from the first.
 const NAMES: [(&str, &str); TrackId::COUNT] = [
     ("video", "video.m3u8"),
@@ -177,7 +181,10 @@ impl Rendition {
             self.set_map(track, epoch)?;
         }
         let (map, _) = self.map.as_ref().expect("set above");
-        self.playlist.open(&cut, Some(Arc::clone(map)));
+        // The date is of where the media begins: it goes on without a hole where the source jittered.
+        let ahead_us = (first - self.segmenter.end()).as_micros();
+        let early_us = if self.kind == TrackKind::Audio { SOUND_EARLY_US } else { 0 };
+        self.playlist.open(&Cut { wall_us: cut.wall_us - ahead_us - early_us, ..cut }, Some(Arc::clone(map)));
         self.open = Some(cut);
         self.bytes = 0;
         Ok(())

@@ -509,6 +509,29 @@ fn audio_that_comes_late_is_added() {
 }
 
 #[test]
+fn dates_go_with_the_media_from_the_first_segment_on() {
+    let mut run = Run::new();
+    // What an encoder sends first is late: its connection is new, and so is the decoder behind it.
+    run.play_with(&both(), 20.0, |ms, sample| {
+        let late = Duration::from_millis(if ms < 100 { 40 } else { 0 });
+        Some(Sample { received: sample.received + late, ..sample })
+    });
+    let zeros = |id: TrackId| {
+        let zero = |segment: &&Segment| {
+            let date = chrono::DateTime::parse_from_rfc3339(&segment.date).unwrap().timestamp_micros();
+            date - WALL_S as i64 * 1_000_000 - run.seen[&id].begins_us[&segment.msn]
+        };
+        run.closed(id).iter().map(zero).collect::<Vec<_>>()
+    };
+    let (pictures, sound) = (zeros(TrackId::VIDEO), zeros(TrackId::AUDIO));
+    assert!(pictures.len() > 5 && sound.len() > 5);
+    // As far as milliseconds tell; and sound never looks later than it is.
+    assert!(pictures.iter().all(|zero| (-1_000..=0).contains(zero)), "{pictures:?}");
+    assert!(sound.iter().all(|zero| (-3_000..=-1_000).contains(zero)), "{sound:?}");
+    assert!(pictures.iter().min() >= sound.iter().max(), "{pictures:?} {sound:?}");
+}
+
+#[test]
 fn video_that_comes_late_leads() {
     let mut run = Run::new();
     run.regular = false;
