@@ -97,12 +97,22 @@ function settings(mode: HlsMode): Partial<HlsConfig> {
  * Begins to load sound as soon as the first video part has fixed the timeline. hls.js itself waits for the next of its
  * ticks, up to 100 ms, or for the next playlist (audio-stream-controller.ts, onInitPtsFound), and no picture is shown
  * before there is sound.
+ *
+ * And goes on to the next segment where it has all of one. hls.js places a rendition by its dates, a millisecond off at best, and
+ * forgets which Parts it has loaded where times do not fit exactly. When the sound that it has ends a little before the segment does,
+ * it takes that segment for the next to load, finds that it has it, and waits until Parts of it are listed no more: 2 s or longer.
  */
 class PromptAudio extends AudioStreamController {
   override onInitPtsFound(...found: Parameters<AudioStreamController['onInitPtsFound']>): void {
     super.onInitPtsFound(...found);
     this.tick(); // leaves WAITING_INIT_PTS
     this.tickImmediate(); // loads
+  }
+
+  protected override getNextFragment(...[at, details]: Parameters<AudioStreamController['getNextFragment']>) {
+    const next = super.getNextFragment(at, details);
+    const had = next !== null && this.loadingParts && String(this.fragmentTracker.getState(next)) === 'OK';
+    return had ? super.getNextFragment(Math.max(at, next.end), details) : next;
   }
 }
 
