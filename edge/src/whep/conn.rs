@@ -99,7 +99,7 @@ struct Conn {
 impl Conn {
     async fn run(mut self) {
         let (stream, viewer) = (self.stream().clone(), self.attendance.number);
-        tracing::info!(%stream, viewer, "WebRTC viewer answered");
+        tracing::debug!(%stream, viewer, "WebRTC viewer answered");
         let closed = self.serve().await;
         self.inner.sessions.remove(&self.attendance.id);
         self.entry.over.send_replace(true);
@@ -107,7 +107,12 @@ impl Conn {
         self.inner.metrics.session(if self.connected { Outcome::Watched } else { Outcome::NeverConnected });
         let seconds = now().saturating_duration_since(self.attendance.asked).as_secs();
         let reason = self.end.map_or_else(|| closed.to_string(), |(end, _)| end.as_str().to_owned());
-        tracing::info!(%stream, viewer, seconds, reason, "WebRTC viewer left");
+        // Offers of nobody come by the thousand; their counter tells of them.
+        if closed == Closed::CrowdedOut {
+            tracing::debug!(%stream, viewer, seconds, reason, "WebRTC viewer left");
+        } else {
+            tracing::info!(%stream, viewer, seconds, reason, "WebRTC viewer left");
+        }
         drop(self.attendance.place);
     }
 
@@ -139,7 +144,7 @@ impl Conn {
 
     fn connect(&mut self, peer: std::net::SocketAddr) {
         self.connected = true;
-        tracing::debug!(stream = %self.stream(), viewer = self.attendance.number, %peer, "WebRTC viewer connected");
+        tracing::info!(stream = %self.stream(), viewer = self.attendance.number, %peer, "WebRTC viewer connected");
     }
 
     /// Takes what the broadcast shows now, and what the viewer wants.
