@@ -12,6 +12,8 @@ use std::{
     time::Duration,
 };
 
+use rustix::thread::gettid;
+
 use common::{
     Server,
     clients::{Program, Turn},
@@ -32,9 +34,6 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const KEPT_MIB_MAX: f64 = 64.0;
 const LEAKED_MIB_MAX: f64 = 8.0;
 
-/// Short ones, of a browser that got no processor: 3 by HLS alone on a machine of two cores, 10 by WebRTC beside two builds.
-const STALLS_MAX: u64 = 15;
-
 struct Attack {
     name: &'static str,
     /// Answers how many bytes it has sent.
@@ -42,6 +41,20 @@ struct Attack {
     counter: &'static str,
     /// What that counts at least.
     least: f64,
+}
+
+impl Attack {
+    /// With what everybody else leaves of the processors: real attackers have machines of their own, and what is asked is whether
+    /// they keep the server from its viewers, not whether they keep a browser beside them from its pictures.
+    fn launch(&self, server: &Server) -> usize {
+        let attack = || {
+            let me = gettid().as_raw_nonzero().to_string();
+            let idle = Command::new("chrt").args(["--idle", "--pid", "0", &me]).status().expect("util-linux has it");
+            assert!(idle.success(), "less is always allowed");
+            (self.run)(server)
+        };
+        thread::scope(|scope| scope.spawn(attack).join().expect("an attack that cannot be made has said why"))
+    }
 }
 
 const ATTACKS: [Attack; 17] = [
@@ -293,16 +306,17 @@ fn viewers_go_on_and_operators_see_each_attack() {
     let _publisher = publish(&clip, &server.rtmp_with_key());
     server.playable(&server.stream);
     let length = seconds(60, 180);
-    let by_webrtc = view(&server, &server.stream, length, &[]);
-    let by_hls = view(&server, &server.stream, length, &["--transport", "hls"]);
-    within(PATIENCE, "somebody watches", || (server.metric("codecast_whep_viewers") == 1.0).then_some(()));
+    let by_webrtc = view(&server, &server.stream, length, &["--settle", "5"]);
+    let by_hls = view(&server, &server.stream, length, &["--settle", "5", "--transport", "hls"]);
+    let watching = |viewer: &Program| viewer.said().contains("watching");
+    within(PATIENCE, "both watch", || (watching(&by_webrtc) && watching(&by_hls)).then_some(()));
     let follower = checker(&server.playlist(&server.stream), 40, &[]);
     let before = memory(&server);
 
     println!("| Attack | Sent | Counted | Memory before | After |\n| --- | --- | --- | --- | --- |");
     for attack in &ATTACKS {
         let (counted, from) = (server.metric(attack.counter), memory(&server));
-        let sent = (attack.run)(&server);
+        let sent = attack.launch(&server);
         let more = within(PATIENCE, attack.name, || {
             let more = server.metric(attack.counter) - counted;
             (more >= attack.least).then_some(more)
@@ -313,7 +327,7 @@ fn viewers_go_on_and_operators_see_each_attack() {
     let after = memory(&server);
     // What the allocator keeps levels off; what leaks grows each time.
     let [_, first, second] = [(); 3].map(|()| {
-        thread::scope(|scope| ATTACKS.iter().for_each(|attack| drop(scope.spawn(|| (attack.run)(&server)))));
+        thread::scope(|scope| ATTACKS.iter().for_each(|attack| drop(scope.spawn(|| attack.launch(&server)))));
         within(PATIENCE, "only the publisher is connected", || (server.metric("codecast_rtmp_connections") == 1.0).then_some(()));
         memory(&server)
     });
@@ -324,11 +338,10 @@ fn viewers_go_on_and_operators_see_each_attack() {
 
     let found = follower.wait_with_output().expect("a child can be waited for");
     assert!(found.status.success(), "the follower noticed: {}", told(&found));
-    // Attackers, browsers and server share the machine's cores: a viewer may stand for a moment, but is shown nearly every picture.
     for (mut viewer, stalls) in [(by_webrtc, "freezeCount"), (by_hls, "stalls")] {
         viewer.finish(Duration::from_secs(u64::from(length) + 45));
         let seen = common::peers::told(&viewer);
-        assert!(seen[stalls].as_u64() <= Some(STALLS_MAX) && seen["state"] == "live", "{seen}");
+        assert_eq!((seen[stalls].as_u64(), seen["state"].as_str()), (Some(0), Some("live")), "{seen}");
         assert!(seen["framesDecoded"].as_u64() > Some(u64::from(length) * 25), "{seen}");
     }
     assert_eq!(server.metric("codecast_publishers"), 1.0);

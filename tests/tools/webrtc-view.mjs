@@ -1,19 +1,22 @@
 // Opens a watch page in Chromium, watches for some seconds after the first frame, and says what a viewer saw: one line
 // of JSON.
 //
-//   node tests/tools/webrtc-view.mjs URL SECONDS [--transport auto|webrtc|hls] [--layer ENCODING_ID] [--tcp]
+//   node tests/tools/webrtc-view.mjs URL SECONDS [--transport auto|webrtc|hls] [--layer ENCODING_ID] [--tcp] [--settle SECONDS]
 //
-// With --tcp the browser is not told of UDP, as if its network blocked it.
+// With --tcp the browser is not told of UDP, as if its network blocked it. With --settle the seconds begin that long after the
+// first frame, with a line {"watching": true}, and stalls and freezes before it are left out: browsers that start beside each
+// other keep each other from their pictures.
 // Environment: PATIENCE_S=20 (how long to wait for the first frame), SHOT=picture.png, CHROMIUM.
 // Exit status: 0 when frames were decoded, 1 when none were, 2 when it could not be tried.
 import { parseArgs } from 'node:util';
 import { pause, until, within, withPage } from './webrtc-browser.mjs';
 
-const { positionals: [url, seconds], values: { transport, layer, tcp } } = parseArgs({
-  allowPositionals: true, options: { transport: { type: 'string', default: 'webrtc' }, layer: { type: 'string' }, tcp: { type: 'boolean', default: false } },
+const { positionals: [url, seconds], values: { transport, layer, tcp, settle } } = parseArgs({
+  allowPositionals: true, options: { transport: { type: 'string', default: 'webrtc' }, layer: { type: 'string' }, tcp: { type: 'boolean', default: false },
+    settle: { type: 'string', default: '0' } },
 });
 if (!url || !(Number(seconds) > 0)) {
-  console.error('usage: webrtc-view.mjs URL SECONDS [--transport auto|webrtc|hls] [--layer ENCODING_ID] [--tcp]');
+  console.error('usage: webrtc-view.mjs URL SECONDS [--transport auto|webrtc|hls] [--layer ENCODING_ID] [--tcp] [--settle SECONDS]');
   process.exit(2);
 }
 const patienceMs = Number(process.env.PATIENCE_S ?? 20) * 1000;
@@ -53,8 +56,15 @@ withPage(async (page) => {
     await until(patienceMs, async () => (await snapshot(page)).layers?.includes(layer));
     await page.selectOption('#layer', layer);
   }
+  let before = null;
+  if (first && Number(settle) > 0) {
+    await pause(Number(settle) * 1000);
+    before = await snapshot(page);
+    console.log(JSON.stringify({ watching: true }));
+  }
   if (first) await pause(Number(seconds) * 1000);
   const last = await snapshot(page);
+  for (const count of ['stalls', 'freezeCount']) if (before?.[count]) last[count] -= before[count];
   const text = (await within('text', page.innerText('body'))).slice(0, 1000);
   return { ok: Boolean(first), url, seconds: Number(seconds), ...last, framesDecodedAtFirst: first?.framesDecoded ?? null, text };
 });
