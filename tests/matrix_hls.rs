@@ -52,11 +52,9 @@ fn limit(kind: &str, player: &str) -> Option<&'static str> {
         ("hevc", "native") => Some("asks for segments that are marked as gaps, and gives up at the first 404"),
         (_, "native") => Some("gives up when a playlist that it loads again has nothing new yet"),
         ("reconnect" | "resize", "vlc") => Some("keeps one EXT-X-MAP of a playlist, and finds none behind a discontinuity"),
-        ("resize", "mpv" | "ffplay") => Some("FFmpeg decodes what follows another EXT-X-MAP with the parameters of the first"),
         ("hevc", "gstreamer") => Some("1.22.0 ends at once: internal data stream error, or a failed assertion of hlsdemux2"),
         // Whose fault these are is not known yet: docs/results/players-2026-11-30.md.
         ("reconnect", "shaka") => Some("the picture stands for seconds behind a discontinuity"),
-        ("resize", "shaka") => Some("decodes the new size with the parameters of the old at times"),
         ("resize", "vhs") => Some("does not begin at times where a window has several EXT-X-MAP"),
         _ => None,
     }

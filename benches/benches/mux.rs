@@ -15,7 +15,7 @@ const OTHER_BYTES: usize = 10_000;
 fn units() -> Vec<Unit> {
     let unit = |n: usize| {
         let bytes = if n == 0 { KEYFRAME_BYTES } else { OTHER_BYTES };
-        Unit { duration: 33, offset: 0, keyframe: n == 0, payload: Bytes::from(vec![n as u8; bytes]) }
+        Unit { duration: 33, offset: 0, keyframe: n == 0, prefix: Bytes::new(), payload: Bytes::from(vec![n as u8; bytes]) }
     };
     (0..PICTURES).map(unit).collect()
 }

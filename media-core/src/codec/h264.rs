@@ -8,7 +8,7 @@ mod restriction;
 
 use std::fmt;
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use h264_reader::{
     avcc::AvcDecoderConfigurationRecord,
     nal::{Nal, RefNal, sps::SeqParameterSet},
@@ -41,6 +41,7 @@ const NAL_IDR: u8 = 5;
 const NAL_SEI: u8 = 6;
 const NAL_SPS: u8 = 7;
 const NAL_PPS: u8 = 8;
+const NAL_DELIMITER: u8 = 9;
 
 #[derive(Clone, Debug, thiserror::Error, PartialEq)]
 pub enum Error {
@@ -138,6 +139,21 @@ impl Parameters {
     /// The picture parameter sets, as slices of the record.
     pub fn pps(&self) -> Vec<Bytes> {
         parameter_sets(&self.record).1
+    }
+
+    /// An access unit in two parts that brings these sets itself: its delimiter, if it has one, with the sets; and the rest of it. For
+    /// players that go on decoding with the sets of the first initialization segment that they saw (as FFmpeg's).
+    pub fn in_band(&self, payload: &Bytes) -> (Bytes, Bytes) {
+        // The delimiter comes first of all (H.264 7.4.1.2.3).
+        let delimiter = nal_units(payload).next().filter(|nal| nal.first().is_some_and(|header| header & 0x1f == NAL_DELIMITER));
+        let rest = payload.slice(delimiter.map_or(0, |nal| 4 + nal.len())..);
+        let (sps, pps) = (self.sps(), self.pps());
+        let mut sets = BytesMut::new();
+        for nal in delimiter.into_iter().chain(sps.iter().chain(&pps).map(|set| &set[..])) {
+            sets.put_u32(u32::try_from(nal.len()).expect("a NAL unit of a Sample"));
+            sets.put_slice(nal);
+        }
+        (sets.freeze(), rest)
     }
 
     /// What holds from this access unit on, where it brings parameter sets of its own that are others than these: encoders

@@ -32,7 +32,15 @@ pub struct Unit {
     /// Composition time offset in ticks: pts - dts.
     pub offset: i32,
     pub keyframe: bool,
+    /// What goes ahead of the payload, if anything.
+    pub prefix: Bytes,
     pub payload: Bytes,
+}
+
+impl Unit {
+    fn len(&self) -> usize {
+        self.prefix.len() + self.payload.len()
+    }
 }
 
 /// The Media Initialization Section (`EXT-X-MAP`) of a track.
@@ -162,7 +170,7 @@ fn mp4a(p: &aac::Parameters) -> mp4::Mp4a {
 ///
 /// `sequence` grows by one a Part; `base` is the decode time of the first Unit in ticks.
 pub fn write_part(out: &mut BytesMut, sequence: u32, base: u64, units: &[Unit]) {
-    let media: usize = units.iter().map(|unit| unit.payload.len()).sum();
+    let media: usize = units.iter().map(Unit::len).sum();
     let trun = 8 + 12 + units.len() * 16;
     let traf = 8 + 16 + 20 + trun;
     let moof = 8 + 16 + traf;
@@ -186,12 +194,13 @@ pub fn write_part(out: &mut BytesMut, sequence: u32, base: u64, units: &[Unit]) 
     out.put_u32(size(moof + 8));
     for unit in units {
         out.put_u32(unit.duration);
-        out.put_u32(size(unit.payload.len()));
+        out.put_u32(size(unit.len()));
         out.put_u32(if unit.keyframe { FLAGS_SYNC } else { FLAGS_NON_SYNC });
         out.put_i32(unit.offset);
     }
     put_box(out, 8 + media, b"mdat");
     for unit in units {
+        out.put_slice(&unit.prefix);
         out.put_slice(&unit.payload);
     }
     debug_assert_eq!(out.len() - start, moof + 8 + media);
@@ -263,8 +272,13 @@ mod tests {
 
     #[test]
     fn a_part_is_read_back_as_written() {
-        let unit =
-            |duration, offset, keyframe, payload: &'static [u8]| Unit { duration, offset, keyframe, payload: payload.into() };
+        let unit = |duration, offset, keyframe, payload: &'static [u8]| Unit {
+            duration,
+            offset,
+            keyframe,
+            prefix: Bytes::new(),
+            payload: payload.into(),
+        };
         let units = [unit(33, 66, true, b"abcdef"), unit(34, -1, false, b"gh")];
         let mut out = BytesMut::new();
         write_part(&mut out, 7, 1 << 40, &units);

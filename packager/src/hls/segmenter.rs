@@ -49,6 +49,8 @@ pub struct Segmenter {
     /// Decode time of the last Unit.
     last: i64,
     sequence: u32,
+    /// The parameters have changed once: from then on keyframes bring theirs.
+    changed: bool,
 }
 
 impl Segmenter {
@@ -56,7 +58,7 @@ impl Segmenter {
     pub fn new(track: Arc<Track>, part_target: Timestamp) -> Self {
         let part_target_ticks = part_target.ticks_in(track.timescale);
         let nominal = Nominal::new(&track);
-        Self { track, part_target_ticks, nominal, units: Vec::new(), begin: 0, end: 0, last: 0, sequence: 0 }
+        Self { track, part_target_ticks, nominal, units: Vec::new(), begin: 0, end: 0, last: 0, sequence: 0, changed: false }
     }
 
     pub fn track(&self) -> &Arc<Track> {
@@ -78,6 +80,7 @@ impl Segmenter {
     pub fn restart(&mut self, track: &Arc<Track>, at: Timestamp, part_target: Timestamp) {
         debug_assert!(self.units.is_empty());
         if self.track != *track {
+            self.changed = true;
             self.part_target_ticks = part_target.ticks_in(track.timescale);
         }
         // The last Part's end may be a nominal duration ahead of a picture that came early.
@@ -119,11 +122,16 @@ impl Segmenter {
         // A frame late or more: the picture still shows at its own time.
         let late = actual - dts;
         let offset = if late > self.nominal.ticks / 2 { composition + late } else { composition };
+        let (prefix, payload) = match &self.track.parameters {
+            Parameters::H264(parameters) if self.changed && sample.keyframe => parameters.in_band(&sample.payload),
+            _ => (Bytes::new(), sample.payload.clone()),
+        };
         self.units.push(Unit {
             duration: ticks(duration),
             offset: i32::try_from(offset).unwrap_or(0),
             keyframe: sample.keyframe,
-            payload: sample.payload.clone(),
+            prefix,
+            payload,
         });
         self.last = dts;
         self.end = dts + duration;

@@ -2,12 +2,16 @@
 
 use std::{sync::Arc, time::Instant};
 
-use media_core::{Sample, Timescale, Timestamp, TrackKind};
+use bytes::Bytes;
+use media_core::{
+    Parameters, Sample, Timescale, Timestamp, Track, TrackKind,
+    codec::{h264, h264::FrameRate},
+};
 use packager::hls::segmenter::{Part, Segmenter};
 
 use crate::{
     reader::{Fragment, Placed},
-    script::{Audio, Keys, Publisher, Video},
+    script::{self, Audio, Keys, Publisher, Video},
 };
 
 /// A run of the Segmenter: the Parts of each segment, read back.
@@ -267,4 +271,34 @@ fn a_restart_does_not_go_back_behind_a_picture_that_came_early() {
     segmenter.restart(&samples[6].track, samples[6].dts, part_target);
     segmenter.push(&samples[6], Timestamp::ZERO);
     assert_eq!(Fragment::read(&segmenter.close_part().unwrap().bytes).begin, end);
+}
+
+#[test]
+fn keyframes_bring_their_parameters_from_a_change_on() {
+    let [before, after] = [640, 1280].map(|width| script::video_track(FrameRate { frames: 30, seconds: 1 }, width));
+    let Parameters::H264(parameters) = &after.parameters else { unreachable!("the script's picture is H.264") };
+    let part_target = Timestamp::from_millis(200);
+    let mut segmenter = Segmenter::new(Arc::clone(&before), part_target);
+    // A delimiter and a slice.
+    let unit = |slice: u8| Bytes::from(vec![0, 0, 0, 2, 9, 0xf0, 0, 0, 0, 2, slice, 1]);
+    let mut nals = |track: &Arc<Track>, n: i64, keyframe: bool| {
+        let at = Timestamp::from_millis(n * 33);
+        if *segmenter.track() != *track {
+            segmenter.restart(track, at, part_target);
+        }
+        let payload = unit(if keyframe { 0x65 } else { 0x41 });
+        let sample =
+            Sample { track: Arc::clone(track), pts: at, dts: at, duration: None, keyframe, payload, received: Instant::now() };
+        segmenter.push(&sample, Timestamp::ZERO);
+        let part = segmenter.close_part().expect("one picture");
+        let mdat = part.bytes.windows(4).position(|kind| kind == b"mdat").expect("a Part has media") + 4;
+        h264::nal_units(&part.bytes[mdat..]).map(<[u8]>::to_vec).collect::<Vec<_>>()
+    };
+    let (delimiter, idr, slice) = (vec![9, 0xf0], vec![0x65, 1], vec![0x41, 1]);
+    assert_eq!(nals(&before, 0, true), [delimiter.clone(), idr.clone()]);
+    let (sps, pps) = (parameters.sps()[0].to_vec(), parameters.pps()[0].to_vec());
+    for n in [1, 3] {
+        assert_eq!(nals(&after, n, true), [delimiter.clone(), sps.clone(), pps.clone(), idr.clone()]);
+        assert_eq!(nals(&after, n + 1, false), [delimiter.clone(), slice.clone()]);
+    }
 }
