@@ -33,6 +33,8 @@ const PDT_STILL_US: i64 = 10_000;
 const PDT_SHARE: i64 = 25;
 /// And this at most.
 const PDT_STEP_MAX_US: i64 = 5_000;
+/// The cut behind a new anchor takes it back at once up to here: players and checkers take a date for another's from 100 ms on.
+const PDT_SETTLE_MAX_US: i64 = 80_000;
 /// Media seconds a number in the sequence stands for when no state was saved: shorter than any
 /// segment we make on average, so that a successor starts beyond its predecessor.
 const SECONDS_A_NUMBER: u64 = 1;
@@ -127,7 +129,7 @@ pub struct Timeline {
     cut_next: bool,
     /// Smallest lateness of an arrival since the last cut, against the anchor.
     drift_us: Option<i64>,
-    /// The anchor is of one arrival, which may have been late by itself: the next cut takes all of `drift_us`. Players lay renditions
+    /// The anchor is of one arrival, which may have been late by itself: the next cut takes `drift_us` itself. Players lay renditions
     /// beside each other by the discontinuity before it.
     unsettled: bool,
 }
@@ -326,7 +328,7 @@ impl Timeline {
         let (wall_us, unsettled) = match self.state.anchor {
             Some(anchor) if !self.broken => {
                 let step_us = match self.unsettled {
-                    true if beyond_us != 0 => drift_us,
+                    true if beyond_us != 0 => drift_us.clamp(-PDT_SETTLE_MAX_US, PDT_SETTLE_MAX_US),
                     _ => (beyond_us / PDT_SHARE).clamp(-PDT_STEP_MAX_US, PDT_STEP_MAX_US),
                 };
                 (anchor.wall_us + (dts_us - anchor.media_us) + step_us, false)

@@ -327,19 +327,26 @@ fn program_date_time_follows_a_drifting_publisher() {
 
 #[test]
 fn program_date_time_goes_with_the_media_of_an_even_publisher() {
-    // Its first picture is 40 ms late, and each other up to 9.
-    let mut run = Run::new(state(2, Some(2000)));
-    let mut dates = Vec::new();
-    for n in 0..1800_i64 {
-        let us = n * 100_000 / 3;
-        let late = if n == 0 { 40_000 } else { (n * 7919) % 9_000 };
-        if let Place::Open(cut) = run.timeline.push(&sample(&run.track, us, n % 60 == 0, b""), true, wall(us + late)) {
-            dates.push(cut.wall_us - us);
+    // Its first picture is late, and each other up to 9 ms.
+    let dates = |first_late_us: i64| {
+        let mut run = Run::new(state(2, Some(2000)));
+        let mut dates = Vec::new();
+        for n in 0..1800_i64 {
+            let us = n * 100_000 / 3;
+            let late = if n == 0 { first_late_us } else { (n * 7919) % 9_000 };
+            if let Place::Open(cut) = run.timeline.push(&sample(&run.track, us, n % 60 == 0, b""), true, wall(us + late)) {
+                dates.push(cut.wall_us - us);
+            }
         }
-    }
-    assert_eq!(dates.len(), 30);
-    assert!((dates[0] - dates[1]).abs() > 30_000, "the first arrival is not believed any longer than must be");
-    assert!(dates[1..].iter().all(|date| *date == dates[1]), "{dates:?}");
+        assert_eq!(dates.len(), 30);
+        dates
+    };
+    let steady = dates(40_000);
+    assert!((steady[0] - steady[1]).abs() > 30_000, "the first arrival is not believed any longer than must be");
+    assert!(steady[1..].iter().all(|date| *date == steady[1]), "{steady:?}");
+    let very_late = dates(300_000);
+    assert_eq!(very_late[0] - very_late[1], PDT_SETTLE_MAX_US, "no date is another's");
+    assert!(very_late[1..].windows(2).all(|pair| (0..=PDT_STEP_MAX_US).contains(&(pair[0] - pair[1]))), "{very_late:?}");
 }
 
 #[test]
