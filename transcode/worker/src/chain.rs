@@ -4,8 +4,8 @@
 
 use std::{
     sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU32, Ordering},
+        Arc, OnceLock,
+        atomic::{AtomicU32, Ordering},
         mpsc::{self, SyncSender},
     },
     time::Duration,
@@ -31,21 +31,31 @@ pub const SINK: &str = "sync=false async=false qos=false enable-last-sample=fals
 
 pub struct Chain {
     pipeline: gst::Pipeline,
-    failed: Arc<AtomicBool>,
+    failed: Arc<OnceLock<Failure>>,
+}
+
+/// The first error of a pipeline.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// The element's name in the pipeline.
+    pub element: String,
+    pub why: String,
 }
 
 impl Chain {
     pub fn new(description: &str) -> Result<Self> {
         let pipeline = gst::parse::launch(description).with_context(|| format!("no pipeline of {description}"))?;
         let pipeline = pipeline.downcast::<gst::Pipeline>().ok().context("several elements are a pipeline")?;
-        let failed = Arc::new(AtomicBool::new(false));
+        let failed = Arc::new(OnceLock::new());
         let fails = Arc::clone(&failed);
         // By a sync handler, so there is no main loop.
         pipeline.bus().context("a pipeline has a bus")?.set_sync_handler(move |_, message| {
             match message.view() {
                 gst::MessageView::Error(error) => {
                     eprintln!("{} {}", error.error(), error.debug().unwrap_or_default());
-                    fails.store(true, Ordering::Relaxed);
+                    let element = message.src().map_or_else(String::new, |source| source.name().into());
+                    // What follows from it has errors of its own.
+                    let _ = fails.set(Failure { element, why: error.error().to_string() });
                 }
                 gst::MessageView::Warning(warning) => eprintln!("{} {}", warning.error(), warning.debug().unwrap_or_default()),
                 _ => (),
@@ -65,7 +75,11 @@ impl Chain {
 
     /// Nothing more comes out of it.
     pub fn has_failed(&self) -> bool {
-        self.failed.load(Ordering::Relaxed)
+        self.failed.get().is_some()
+    }
+
+    pub fn failure(&self) -> Option<&Failure> {
+        self.failed.get()
     }
 
     /// Lets everything out; gives what the sink says at its end.

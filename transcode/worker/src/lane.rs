@@ -3,11 +3,11 @@
 
 use std::sync::{Arc, mpsc::SyncSender};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use media_core::{Timestamp, Track, stream::Made};
 use transcode::wire::{Coded, Order, Report, Wish};
 
-use crate::{sound, video};
+use crate::{decoders::Decoders, sound, video};
 
 pub struct Lane {
     made: Made,
@@ -15,6 +15,7 @@ pub struct Lane {
     wish: Wish,
     track: Option<Arc<Track>>,
     run: Option<Run>,
+    decoders: Decoders,
     /// A run has failed: the next one begins at a keyframe from here on.
     resting_until: Option<Timestamp>,
     /// Nothing can be made of the track.
@@ -31,7 +32,16 @@ enum Run {
 
 impl Lane {
     pub fn new(made: Made, reports: SyncSender<Report>) -> Self {
-        Self { made, reports, wish: Wish::default(), track: None, run: None, resting_until: None, refused: false }
+        Self {
+            made,
+            reports,
+            wish: Wish::default(),
+            track: None,
+            run: None,
+            decoders: Decoders::default(),
+            resting_until: None,
+            refused: false,
+        }
     }
 
     pub fn handle(&mut self, order: Order) -> Result<()> {
@@ -71,6 +81,11 @@ impl Lane {
 
     fn handle_sample(&mut self, coded: Coded) -> Result<()> {
         if self.run.as_ref().is_some_and(Run::has_failed) {
+            if let Some(Run::Video(run)) = &self.run
+                && let Some((decoder, why)) = run.failed_decoder()
+            {
+                self.decoders.demote(decoder, &why);
+            }
             self.finish_run();
             self.resting_until = Some(coded.dts + REST);
         }
@@ -102,9 +117,24 @@ impl Lane {
         let after = self.wish.after.take();
         let reports = self.reports.clone();
         Ok(match self.made {
-            Made::Video => Run::Video(video::Run::start(&track.parameters, &self.wish, after, first, reports)?),
+            Made::Video => return self.begin_video(&Arc::clone(track), after, first),
             Made::Opus | Made::Aac => Run::Sound(sound::Run::start(self.made, track, self.wish.bitrate, after, first, reports)?),
         })
+    }
+
+    /// With the first decoder that starts.
+    fn begin_video(&mut self, track: &Track, after: Option<Timestamp>, first: &Coded) -> Result<Run> {
+        let mut failed = anyhow!("nothing decodes {}", track.codec_string());
+        for decoder in self.decoders.of(&track.parameters) {
+            match video::Run::start(&track.parameters, decoder, &self.wish, after, first, self.reports.clone()) {
+                Ok(run) => return Ok(Run::Video(run)),
+                Err(error) => {
+                    self.decoders.demote(decoder, &format!("{error:#}"));
+                    failed = error;
+                }
+            }
+        }
+        Err(failed)
     }
 
     /// The next run, if it is of the same publisher, goes on where this one stops.
@@ -125,3 +155,6 @@ impl Run {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

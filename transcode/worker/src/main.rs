@@ -6,6 +6,7 @@
 //! with its input, and on anything it cannot go on after: codecast starts another.
 
 mod chain;
+mod decoders;
 mod lane;
 mod listener;
 mod self_test;
@@ -88,7 +89,8 @@ fn missing(made: Made) -> impl Iterator<Item = &'static str> {
         Made::Opus => sound::OPUS_ELEMENTS,
         Made::Aac => sound::AAC_ELEMENTS,
     };
-    elements.iter().copied().filter(|element| gst::ElementFactory::find(element).is_none())
+    let decoder = if made == Made::Video { decoders::lacks_h264() } else { None };
+    elements.iter().copied().filter(|element| !decoders::is_installed(element)).chain(decoder)
 }
 
 fn work(mut lane: Lane, orders: &mpsc::Receiver<Order>) {

@@ -26,14 +26,13 @@ use transcode::{
     wire::{Coded, Report, Wish},
 };
 
-use crate::chain::{self, Chain, Clock, Intake};
+use crate::{
+    chain::{self, Chain, Clock, Intake},
+    decoders::{self, Decoder},
+};
 
-/// For most sources. Decoders of other codecs are looked for when such a source comes.
-pub const ELEMENTS: &[&str] = &["appsrc", "h264parse", "avdec_h264", "queue", "videoconvert", "x264enc", "appsink"];
-/// Of libav's decoders: one thread, and nothing of a damaged picture. More threads would cost a picture of delay each.
-const LIBAV: &str = "output-corrupt=false max-threads=1 thread-type=slice";
-/// dav1d is several times as fast, but only newer distributions have an element of it.
-const AV1_DECODERS: [&str; 2] = ["dav1ddec", "av1dec"];
+/// For most sources, beside a decoder (`decoders.rs`). Parsers of other codecs are looked for when such a source comes.
+pub const ELEMENTS: &[&str] = &["appsrc", "h264parse", "queue", "videoconvert", "x264enc", "appsink"];
 
 /// For x264's rate control where nobody tells.
 const FRAME_RATE_UNKNOWN: FrameRate = FrameRate { frames: 30, seconds: 1 };
@@ -46,6 +45,7 @@ pub struct Run {
     chain: Chain,
     intake: Intake,
     encoder: gst::Element,
+    decoder: &'static Decoder,
     clock: Clock,
     keys: Arc<Mutex<Keys>>,
     /// `None` where the bit rate is configured.
@@ -70,6 +70,7 @@ struct Keys {
 impl Run {
     pub fn start(
         parameters: &Parameters,
+        decoder: &'static Decoder,
         wish: &Wish,
         after: Option<Timestamp>,
         first: &Coded,
@@ -79,19 +80,21 @@ impl Run {
         let bitrate = rate.as_ref().map_or(wish.bitrate, SourceRate::bitrate);
         let FrameRate { frames, seconds } =
             parameters.frame_rate().or_else(|| announced(wish.frame_rate)).unwrap_or(FRAME_RATE_UNKNOWN);
-        let Coding { caps, parser, decoder, options } = Coding::of(parameters)?;
+        let (parser, caps) = coding(parameters)?;
         // The level that playlists tell of a picture that is not made yet.
         let level =
             parameters.size().map_or_else(String::new, |(width, height)| format!(":level={}", rung::level(width, height)));
         // `zerolatency` implies most of the rest; each is stated so that a preset cannot bring it back. More threads of
         // x264 would cost a picture of delay each. The queue lets decoder and encoder work at once.
         let chain = Chain::new(&format!(
-            "appsrc name=source {source} ! {parser} ! {decoder} name=decoder {options} ! queue max-size-buffers=8 max-size-bytes=0 max-size-time=0 ! videoconvert n-threads=1 ! video/x-raw,format=I420 \
+            "appsrc name=source {source} ! {parser} ! {element} name=decoder {options} ! queue max-size-buffers=8 max-size-bytes=0 max-size-time=0 ! videoconvert n-threads=1 ! video/x-raw,format=I420 \
              ! x264enc name=encoder tune=zerolatency speed-preset=veryfast pass=cbr bitrate={kbit} vbv-buf-capacity={buffer_ms} bframes=0 \
                rc-lookahead=0 sync-lookahead=0 mb-tree=false threads=1 sliced-threads=false aud=false key-int-max=100000 \
                option-string=scenecut=0:open-gop=0{level} \
              ! video/x-h264,profile=high,stream-format=avc,alignment=au ! appsink name=sink {sink}",
             source = chain::SOURCE,
+            element = decoder.element,
+            options = decoder.options,
             sink = chain::SINK,
             kbit = bitrate / 1000,
             buffer_ms = rung::BUFFER_MS,
@@ -105,11 +108,17 @@ impl Run {
         let ended = report_samples(&chain.element("sink")?, clock, reports);
         chain.start()?;
         let denser = !matches!(parameters, Parameters::H264(_));
-        Ok(Self { intake, encoder: chain.element("encoder")?, chain, clock, keys, rate, denser, ended })
+        Ok(Self { intake, encoder: chain.element("encoder")?, decoder, chain, clock, keys, rate, denser, ended })
     }
 
     pub fn has_failed(&self) -> bool {
         self.chain.has_failed()
+    }
+
+    /// The decoder, and why, where it is what has failed.
+    pub fn failed_decoder(&self) -> Option<(&'static Decoder, String)> {
+        let failure = self.chain.failure().filter(|failure| failure.element == "decoder")?;
+        Some((self.decoder, failure.why.clone()))
     }
 
     pub fn push(&mut self, coded: &Coded) {
@@ -140,50 +149,32 @@ impl Run {
     }
 }
 
-/// How GStreamer is told of a codec, and decodes it.
-struct Coding {
-    caps: gst::caps::Builder<gst::caps::NoFeature>,
-    parser: &'static str,
-    decoder: &'static str,
-    options: &'static str,
+/// The parser of a codec, and how GStreamer is told of it.
+fn coding(parameters: &Parameters) -> Result<(&'static str, gst::caps::Builder<gst::caps::NoFeature>)> {
+    let parser = parser(parameters).context("sound is no picture")?;
+    let (media, format, alignment, record) = match parameters {
+        Parameters::H264(p) => ("video/x-h264", "avc", "au", &p.record),
+        Parameters::Hevc(p) => ("video/x-h265", "hvc1", "au", &p.record),
+        Parameters::Av1(p) => ("video/x-av1", "obu-stream", "tu", &p.record),
+        Parameters::Aac(_) | Parameters::Opus(_) => bail!("sound is no picture"),
+    };
+    let caps = gst::Caps::builder(media).field("stream-format", format).field("alignment", alignment);
+    Ok((parser, caps.field("codec_data", gst::Buffer::from_slice(record.clone()))))
 }
 
-impl Coding {
-    fn of(parameters: &Parameters) -> Result<Self> {
-        let (parser, decoder) = elements(parameters).context("sound is no picture")?;
-        let (media, format, alignment, record, options) = match parameters {
-            Parameters::H264(p) => ("video/x-h264", "avc", "au", &p.record, LIBAV),
-            Parameters::Hevc(p) => ("video/x-h265", "hvc1", "au", &p.record, LIBAV),
-            Parameters::Av1(p) => ("video/x-av1", "obu-stream", "tu", &p.record, ""),
-            Parameters::Aac(_) | Parameters::Opus(_) => bail!("sound is no picture"),
-        };
-        let caps = gst::Caps::builder(media).field("stream-format", format).field("alignment", alignment);
-        let caps = caps.field("codec_data", gst::Buffer::from_slice(record.clone()));
-        Ok(Self { caps, parser, decoder, options })
-    }
-}
-
-/// The parser and the decoder of a codec.
-fn elements(parameters: &Parameters) -> Option<(&'static str, &'static str)> {
+fn parser(parameters: &Parameters) -> Option<&'static str> {
     match parameters {
-        Parameters::H264(_) => Some(("h264parse", "avdec_h264")),
-        Parameters::Hevc(_) => Some(("h265parse", "avdec_h265")),
-        Parameters::Av1(_) => {
-            let installed = AV1_DECODERS.into_iter().find(|decoder| is_installed(decoder));
-            Some(("av1parse", installed.unwrap_or(AV1_DECODERS[1])))
-        }
+        Parameters::H264(_) => Some("h264parse"),
+        Parameters::Hevc(_) => Some("h265parse"),
+        Parameters::Av1(_) => Some("av1parse"),
         Parameters::Aac(_) | Parameters::Opus(_) => None,
     }
 }
 
-fn is_installed(element: &str) -> bool {
-    gst::ElementFactory::find(element).is_some()
-}
-
 /// The elements that a source of these parameters needs and that are not installed.
 pub fn lacks(parameters: &Parameters) -> Option<String> {
-    let (parser, decoder) = elements(parameters)?;
-    let missing: Vec<_> = [parser, decoder].into_iter().filter(|element| !is_installed(element)).collect();
+    let parser = parser(parameters).filter(|parser| !decoders::is_installed(parser));
+    let missing: Vec<_> = parser.map(str::to_owned).into_iter().chain(decoders::lacking(parameters)).collect();
     (!missing.is_empty()).then(|| missing.join(", "))
 }
 

@@ -1,0 +1,99 @@
+//! A lane whose decoder fails.
+
+use std::{sync::mpsc, time::Duration};
+
+use gst::prelude::*;
+use media_core::{Parameters, TrackId, codec::h264};
+
+use super::*;
+use crate::{chain, decoders::Decoder};
+
+/// Decodes as many pictures and fails then. `identity` has the name by which a failing decoder is known.
+static FAILS_AFTER_20: Decoder = Decoder { element: "identity", options: "error-after=20 ! avdec_h264 max-threads=1" };
+/// Is installed, and cannot be started so.
+static NEVER_STARTS: Decoder = Decoder { element: "filesrc", options: "location=/nowhere/at/all" };
+
+/// Six seconds, a keyframe each.
+fn clip() -> (Arc<Track>, Vec<Coded>) {
+    gst::init().unwrap();
+    let made = gst::parse::launch(
+        "videotestsrc num-buffers=180 ! video/x-raw,format=I420,width=160,height=90,framerate=30/1 ! x264enc tune=zerolatency \
+         key-int-max=30 ! video/x-h264,profile=high,stream-format=avc,alignment=au ! appsink name=sink sync=false",
+    );
+    let pipeline = made.unwrap().downcast::<gst::Pipeline>().unwrap();
+    let sink = pipeline.by_name("sink").unwrap().downcast::<gst_app::AppSink>().unwrap();
+    pipeline.set_state(gst::State::Playing).unwrap();
+    let (mut track, mut all) = (None, Vec::new());
+    while let Ok((buffer, caps, _)) = chain::pull(&sink) {
+        let parameters = || h264::Parameters::parse(chain::codec_data(&caps).unwrap()).unwrap();
+        let timescale = transcode::lane::timescale(Made::Video, 0).unwrap();
+        track.get_or_insert_with(|| Track { id: TrackId::VIDEO, timescale, parameters: Parameters::H264(parameters()) });
+        let at = Timestamp::from_micros(10_000_000 + all.len() as i64 * 100_000 / 3);
+        let keyframe = !buffer.flags().contains(gst::BufferFlags::DELTA_UNIT);
+        all.push(Coded { pts: at, dts: at, duration: 0, keyframe, payload: chain::payload(buffer).unwrap() });
+    }
+    pipeline.set_state(gst::State::Null).unwrap();
+    assert_eq!(all.len(), 180);
+    (Arc::new(track.unwrap()), all)
+}
+
+/// Times of what is made of a clip, in milliseconds, and the decoder that would be next.
+fn made_behind(first: &'static Decoder) -> (Vec<i64>, &'static str) {
+    let (track, clip) = clip();
+    let (reports, told) = mpsc::sync_channel(4096);
+    let mut lane = Lane::new(Made::Video, reports);
+    lane.decoders.first = Some(first);
+    lane.handle(Order::Open(Made::Video, Wish::default())).unwrap();
+    lane.handle(Order::Track(Made::Video, Arc::clone(&track))).unwrap();
+    let mut made = Vec::new();
+    for coded in clip {
+        lane.handle(Order::Sample(Made::Video, coded)).unwrap();
+        // One after the other, as a live source has them. What a failed run holds is not consumed.
+        while let Ok(report) = told.recv_timeout(Duration::from_millis(100)) {
+            match report {
+                Report::Sample(_, coded) => made.push(coded.pts.as_micros() / 1000 - 10_000),
+                Report::Consumed(..) => break,
+                _ => {}
+            }
+        }
+    }
+    lane.handle(Order::End(Made::Video)).unwrap();
+    drop(lane.run.take());
+    made.extend(told.try_iter().filter_map(|report| match report {
+        Report::Sample(_, coded) => Some(coded.pts.as_micros() / 1000 - 10_000),
+        _ => None,
+    }));
+    (made, lane.decoders.of(&track.parameters)[0].element)
+}
+
+#[test]
+fn a_decoder_that_fails_gives_way_to_the_next() {
+    let (made, next) = made_behind(&FAILS_AFTER_20);
+    assert_eq!(next, "avdec_h264");
+    assert!(made.windows(2).all(|pair| pair[0] < pair[1]), "{made:?}");
+    let (before, after): (Vec<i64>, Vec<i64>) = made.iter().partition(|ms| **ms < 1000);
+    assert!((15..=20).contains(&before.len()), "{before:?}");
+    // It rests for a second and begins at a keyframe: from there on nothing is missing.
+    assert_eq!(after.len(), 180 - 60, "{after:?}");
+    assert_eq!(after[0], 2000);
+}
+
+#[test]
+fn a_decoder_that_does_not_start_costs_nothing() {
+    let (made, next) = made_behind(&NEVER_STARTS);
+    assert_eq!((made.len(), next), (180, "avdec_h264"));
+}
+
+#[test]
+fn one_that_failed_is_taken_again_where_the_others_failed_as_often() {
+    gst::init().unwrap();
+    let (track, _) = clip();
+    let mut decoders = Decoders::default();
+    let best = |decoders: &Decoders| decoders.of(&track.parameters)[0];
+    let first = best(&decoders);
+    decoders.demote(first, "a test");
+    let second = best(&decoders);
+    assert_ne!(first, second, "OpenH264's decoder comes with the plugins that `make test` installs");
+    decoders.demote(second, "a test");
+    assert_eq!(best(&decoders), first);
+}
