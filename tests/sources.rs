@@ -1,10 +1,16 @@
 //! What encoders send that is out of the ordinary, all of it at once: frame rates from 1 to 240, odd, upright and 4K pictures,
 //! intra-only, open and long GOPs, slices, interlacing, 5.1, 8 and 96 kHz. Each is followed by the outside checker, and read
-//! by a player that decodes what the source had: its size, its rate, its channels.
+//! by a player that decodes what the source had: its size, its rate, its channels; every picture and every frame of sound.
 
 mod common;
 
-use std::{fmt::Write as _, path::Path, process::Command, time::Duration};
+use std::{
+    fmt::Write as _,
+    path::{Path, PathBuf},
+    process::Command,
+    thread,
+    time::Duration,
+};
 
 use common::{
     Server,
@@ -20,6 +26,10 @@ const CLIP_SECONDS: u32 = 75;
 const CHECKED_SECONDS: u32 = 15;
 /// What ffprobe decodes of the listed window.
 const READ_SECONDS: u32 = 4;
+/// And of what hashes are compared: some pictures of the slowest.
+const HASHED_SECONDS: u32 = 10;
+/// What a decoder shows before it has all that it needs.
+const HASHES_ASIDE: usize = 8;
 
 struct Source {
     name: &'static str,
@@ -103,6 +113,28 @@ fn read(server: &Server, name: &str) -> (u32, u32, u32, u32) {
     (number("video", "width"), number("video", "height"), frames, number("audio", "channels"))
 }
 
+/// Of each decoded picture and each coded frame of sound, in order.
+fn hashes(input: &str, seconds: u32) -> [Vec<String>; 2] {
+    ["-map 0:v:0 -fps_mode passthrough -enc_time_base -1", "-map 0:a:0 -c copy"].map(|what| {
+        let mut command = ffmpeg();
+        command.args(["-i", input, "-t", &seconds.to_string()]).args(what.split(' ')).args(["-f", "framemd5", "-"]);
+        let made = command.output().expect("ffmpeg is installed by `make test`");
+        let text = String::from_utf8_lossy(&made.stdout).into_owned();
+        text.lines()
+            .filter(|line| !line.starts_with('#'))
+            .filter_map(|line| line.rsplit(", ").next())
+            .map(str::to_owned)
+            .collect()
+    })
+}
+
+/// How many of `heard` lie in a row in `sent`, the first few aside.
+fn in_a_row(heard: &[String], sent: &[String]) -> usize {
+    let heard = heard.get(HASHES_ASIDE..).unwrap_or_default();
+    let run = |at: usize| heard.iter().zip(&sent[at..]).take_while(|(heard, sent)| heard == sent).count();
+    (0..sent.len()).filter(|&at| heard.first() == Some(&sent[at])).map(run).max().unwrap_or(0)
+}
+
 #[test]
 fn whatever_encoders_send_is_played_as_it_was() {
     let _turn = Turn::take();
@@ -133,6 +165,22 @@ fn whatever_encoders_send_is_played_as_it_was() {
         let whole = READ_SECONDS * fps;
         if (w, h, channels) != (width, height, source.channels) || !(whole.saturating_sub(4)..=whole + 2).contains(&frames) {
             let _ = writeln!(wrong, "{}: {w}x{h}, {frames} pictures, {channels} channels", source.name);
+        }
+    }
+    let compared: Vec<_> = thread::scope(|scope| {
+        let one = |(source, file): (&Source, &PathBuf)| {
+            let (playlist, file) = (server.playlist(source.name), file.to_string_lossy().into_owned());
+            scope.spawn(move || (hashes(&playlist, HASHED_SECONDS), hashes(&file, CLIP_SECONDS)))
+        };
+        let all: Vec<_> = SOURCES.iter().zip(&files).map(one).collect();
+        all.into_iter().map(|thread| thread.join().expect("it has said why")).collect()
+    });
+    for (source, (heard, sent)) in SOURCES.iter().zip(&compared) {
+        for (what, heard, sent) in [("pictures", &heard[0], &sent[0]), ("frames of sound", &heard[1], &sent[1])] {
+            let row = in_a_row(heard, sent);
+            if row < heard.len().saturating_sub(HASHES_ASIDE) || heard.len() <= HASHES_ASIDE {
+                let _ = writeln!(wrong, "{}: of {} {what}, {row} in a row are those that were sent", source.name, heard.len());
+            }
         }
     }
     assert!(wrong.is_empty(), "{wrong}");
