@@ -28,36 +28,32 @@ const HEVC: [Decoder; 2] = [decoder("avdec_h265", LIBAV), decoder("libde265dec",
 const AV1: [Decoder; 2] = [decoder("dav1ddec", ""), decoder("av1dec", "")];
 
 /// The decoders of one stream's process.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Decoders {
+    /// Best first.
+    pub listed: fn(&Parameters) -> &'static [Decoder],
     failures: BTreeMap<&'static str, u32>,
-    /// Taken before all others, whatever the codec: for tests.
-    #[cfg(test)]
-    pub first: Option<&'static Decoder>,
+}
+
+impl Default for Decoders {
+    fn default() -> Self {
+        Self { listed, failures: BTreeMap::new() }
+    }
 }
 
 impl Decoders {
-    /// Best first; empty where none is installed, and for sound.
+    /// Those that are installed, in the order in which they are to be tried; none for sound.
     pub fn of(&self, parameters: &Parameters) -> Vec<&'static Decoder> {
-        let mut all: Vec<_> = self.known(parameters).into_iter().filter(|decoder| is_installed(decoder.element)).collect();
+        let mut all: Vec<_> = (self.listed)(parameters).iter().filter(|decoder| is_installed(decoder.element)).collect();
         all.sort_by_key(|decoder| self.failures.get(decoder.element).copied().unwrap_or(0));
         all
     }
 
-    /// The next run has another, if there is one.
-    pub fn demote(&mut self, decoder: &'static Decoder, why: &str) {
-        *self.failures.entry(decoder.element).or_default() += 1;
-        eprintln!("{} has failed, others go before it now: {why}", decoder.element);
-    }
-
-    #[cfg(not(test))]
-    fn known(&self, parameters: &Parameters) -> Vec<&'static Decoder> {
-        listed(parameters).iter().collect()
-    }
-
-    #[cfg(test)]
-    fn known(&self, parameters: &Parameters) -> Vec<&'static Decoder> {
-        self.first.into_iter().chain(listed(parameters)).collect()
+    /// The next run has another, if there is one that failed less.
+    pub fn demote(&mut self, decoder: &Decoder, why: &str) {
+        let failures = self.failures.entry(decoder.element).or_default();
+        *failures += 1;
+        eprintln!("the decoder {} has failed, {failures} in all: {why}", decoder.element);
     }
 }
 

@@ -115,11 +115,12 @@ impl Lane {
     fn begin(&mut self, first: &Coded) -> Result<Run> {
         let track = self.track.as_ref().context("a Sample before its track")?;
         let after = self.wish.after.take();
-        let reports = self.reports.clone();
-        Ok(match self.made {
-            Made::Video => return self.begin_video(&Arc::clone(track), after, first),
-            Made::Opus | Made::Aac => Run::Sound(sound::Run::start(self.made, track, self.wish.bitrate, after, first, reports)?),
-        })
+        match self.made {
+            Made::Video => self.begin_video(&Arc::clone(track), after, first),
+            Made::Opus | Made::Aac => {
+                Ok(Run::Sound(sound::Run::start(self.made, track, self.wish.bitrate, after, first, self.reports.clone())?))
+            }
+        }
     }
 
     /// With the first decoder that starts.

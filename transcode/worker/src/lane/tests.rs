@@ -8,10 +8,12 @@ use media_core::{Parameters, TrackId, codec::h264};
 use super::*;
 use crate::{chain, decoders::Decoder};
 
+const WORKS: Decoder = Decoder { element: "avdec_h264", options: "max-threads=1" };
 /// Decodes as many pictures and fails then. `identity` has the name by which a failing decoder is known.
-static FAILS_AFTER_20: Decoder = Decoder { element: "identity", options: "error-after=20 ! avdec_h264 max-threads=1" };
+static FAILS_AFTER_20: [Decoder; 2] =
+    [Decoder { element: "identity", options: "error-after=20 ! avdec_h264 max-threads=1" }, WORKS];
 /// Is installed, and cannot be started so.
-static NEVER_STARTS: Decoder = Decoder { element: "filesrc", options: "location=/nowhere/at/all" };
+static NEVER_STARTS: [Decoder; 2] = [Decoder { element: "filesrc", options: "location=/nowhere/at/all" }, WORKS];
 
 /// Six seconds, a keyframe each.
 fn clip() -> (Arc<Track>, Vec<Coded>) {
@@ -38,11 +40,11 @@ fn clip() -> (Arc<Track>, Vec<Coded>) {
 }
 
 /// Times of what is made of a clip, in milliseconds, and the decoder that would be next.
-fn made_behind(first: &'static Decoder) -> (Vec<i64>, &'static str) {
+fn made_by(listed: fn(&Parameters) -> &'static [Decoder]) -> (Vec<i64>, &'static str) {
     let (track, clip) = clip();
     let (reports, told) = mpsc::sync_channel(4096);
     let mut lane = Lane::new(Made::Video, reports);
-    lane.decoders.first = Some(first);
+    lane.decoders.listed = listed;
     lane.handle(Order::Open(Made::Video, Wish::default())).unwrap();
     lane.handle(Order::Track(Made::Video, Arc::clone(&track))).unwrap();
     let mut made = Vec::new();
@@ -68,7 +70,7 @@ fn made_behind(first: &'static Decoder) -> (Vec<i64>, &'static str) {
 
 #[test]
 fn a_decoder_that_fails_gives_way_to_the_next() {
-    let (made, next) = made_behind(&FAILS_AFTER_20);
+    let (made, next) = made_by(|_| &FAILS_AFTER_20);
     assert_eq!(next, "avdec_h264");
     assert!(made.windows(2).all(|pair| pair[0] < pair[1]), "{made:?}");
     let (before, after): (Vec<i64>, Vec<i64>) = made.iter().partition(|ms| **ms < 1000);
@@ -80,7 +82,7 @@ fn a_decoder_that_fails_gives_way_to_the_next() {
 
 #[test]
 fn a_decoder_that_does_not_start_costs_nothing() {
-    let (made, next) = made_behind(&NEVER_STARTS);
+    let (made, next) = made_by(|_| &NEVER_STARTS);
     assert_eq!((made.len(), next), (180, "avdec_h264"));
 }
 
