@@ -341,7 +341,7 @@ impl Presentation {
             let into_us = (sample.dts - queue[first].dts).as_micros();
             arrived(sample) - Duration::from_micros(u64::try_from(into_us).unwrap_or(0))
         };
-        let begun = queue.iter().skip(first).filter(|sample| sample.track.id == lead).map(made).min().unwrap_or(wall);
+        let begun = queue.range(first..).filter(|sample| sample.track.id == lead).map(made).min().unwrap_or(wall);
         for (n, sample) in queue.iter().enumerate() {
             running.sample(sample, self.epoch, if n == first { begun } else { arrived(sample) }, &mut self.losses);
         }
