@@ -57,8 +57,11 @@ mod tests {
 
     #[test]
     fn a_key_opens_its_own_stream_and_no_other() {
-        let credential =
-            |stream: &str, key: &str| Credential { stream: StreamName::parse(stream).unwrap(), key: StreamKey::new(key) };
+        let credential = |stream: &str, key: &str| Credential {
+            stream: StreamName::parse(stream).unwrap(),
+            key: StreamKey::new(key),
+            ladder: None,
+        };
         let admission = ByKey::new(vec![credential("one", "first-secret-key-1"), credential("two", "second-secret-key")]);
         let check = |app: &str, key: &str, expected: Option<&str>| {
             let request = PublishRequest {

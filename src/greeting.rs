@@ -66,7 +66,7 @@ pub fn greeting(facts: &Facts<'_>) -> String {
 }
 
 fn write_greeting(out: &mut String, facts: &Facts<'_>) -> std::fmt::Result {
-    let Credential { stream, key } = facts.credential;
+    let Credential { stream, key, .. } = facts.credential;
     writeln!(out, "CodeCast {} is ready.\n", env!("CARGO_PKG_VERSION"))?;
     writeln!(out, "  Send to      {}", rtmp_address(facts.rtmp))?;
     writeln!(out, "  Stream key   {}   (secret: who has it can publish)", key.expose())?;
@@ -146,7 +146,8 @@ mod tests {
 
     #[test]
     fn the_greeting_has_all_that_a_streamer_needs() {
-        let credential = Credential { stream: StreamName::parse("demo").unwrap(), key: StreamKey::new("the-key-itself-0") };
+        let credential =
+            Credential { stream: StreamName::parse("demo").unwrap(), key: StreamKey::new("the-key-itself-0"), ladder: None };
         let text = greeting(&Facts {
             http: "0.0.0.0:8080".parse().unwrap(),
             https: Some("0.0.0.0:8443".parse().unwrap()),

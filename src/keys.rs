@@ -89,7 +89,7 @@ fn read(text: &str) -> anyhow::Result<Credential> {
     if kept.key == kept.stream {
         bail!("its key is the stream's public name");
     }
-    Ok(Credential { stream, key: StreamKey::new(&kept.key) })
+    Ok(Credential { stream, key: StreamKey::new(&kept.key), ladder: None })
 }
 
 fn generate() -> anyhow::Result<String> {

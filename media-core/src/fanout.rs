@@ -117,6 +117,13 @@ pub enum Next {
     Closed,
 }
 
+impl<T> Cursor<T> {
+    /// How many items lay before the next one that it reads: two cursors of a window with the same number are at one place.
+    pub fn position(&self) -> u64 {
+        self.next
+    }
+}
+
 impl<T: Clone> Cursor<T> {
     /// Appends all that is unread to `out`, at most `most` items.
     pub fn poll_next(&mut self, cx: &mut Context<'_>, out: &mut Vec<T>, most: usize) -> Poll<Next> {

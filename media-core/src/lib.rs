@@ -9,6 +9,7 @@ pub mod advice;
 pub mod codec;
 pub mod container;
 pub mod fanout;
+pub mod ladder;
 pub mod name;
 pub mod registry;
 pub mod rung;
@@ -18,6 +19,7 @@ pub mod timeline;
 pub mod timestamp;
 
 pub use fanout::{Cursor, Fanout};
+pub use ladder::Ladder;
 pub use name::{Passphrase, StreamKey, StreamName};
 pub use registry::{Publication, Registry};
 pub use rung::Rung;

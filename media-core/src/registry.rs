@@ -236,7 +236,7 @@ impl Publication {
     }
 
     /// Waits until viewers need a keyframe; the bits are numbered by `TrackId::index`. One waiter.
-    pub fn poll_keyframe_request(&self, cx: &mut Context<'_>) -> Poll<u16> {
+    pub fn poll_keyframe_request(&self, cx: &mut Context<'_>) -> Poll<u32> {
         self.stream.poll_keyframe_request(cx)
     }
 

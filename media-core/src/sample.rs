@@ -45,8 +45,8 @@ impl TrackId {
         (number < Self::LAYERS_MAX).then_some(Self(2 + number))
     }
 
-    /// Rungs that are made of the main picture: a ladder's three, and its top where viewers cannot take the source.
-    pub const RUNGS_MAX: u8 = 4;
+    /// Rungs that are made of the main picture: a ladder's six, and one at its size where viewers cannot take the source.
+    pub const RUNGS_MAX: u8 = 7;
 
     /// A picture that is made of the main one, counted from 0: only a packager's Samples are of these.
     pub const fn rung(number: u8) -> Option<Self> {
@@ -70,6 +70,11 @@ impl TrackId {
 
     pub fn is_rung(self) -> bool {
         (Self::FIRST_RUNG..Self::FIRST_SOUND).contains(&self.0)
+    }
+
+    /// Counted as by `rung`.
+    pub fn rung_number(self) -> Option<usize> {
+        self.is_rung().then(|| usize::from(self.0 - Self::FIRST_RUNG))
     }
 
     pub fn is_further_sound(self) -> bool {

@@ -6,6 +6,7 @@
 //! `Waker`.
 
 use std::{
+    collections::VecDeque,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker},
 };
@@ -13,22 +14,25 @@ use std::{
 use crate::{
     codec::h264::Order,
     fanout::{Cursor, Fanout},
+    ladder::SETTINGS_MAX,
     name::StreamName,
+    rung::Rung,
     sample::{Announcement, Item, Sample, Track, TrackId, TrackKind},
     timestamp::Timestamp,
 };
 
-const _: () = assert!(TrackId::COUNT <= u16::BITS as usize, "a bit a track, of `Stream::keyframes`");
+const _: () = assert!(TrackId::COUNT <= u32::BITS as usize, "a bit a track, of `Stream::keyframes`");
 
 pub struct Stream {
     pub name: StreamName,
     window: Arc<Fanout<Item>>,
     present: Mutex<Present>,
-    /// Where what is made is to begin, and of which epoch that is.
-    cut: Mutex<Option<(u64, Timestamp)>>,
+    /// What can be made of the picture.
+    rungs: Mutex<Arc<[Rung]>>,
+    keyframe_places: Mutex<KeyframePlaces>,
     /// Layers whose next picture should be a keyframe, by `TrackId::index`.
-    keyframes: Signal<u16>,
-    made: [Output; Made::ALL.len()],
+    keyframes: Signal<u32>,
+    made: [Output; Made::COUNT],
     /// For the transcoder.
     asked: Signal<Asked>,
 }
@@ -57,17 +61,47 @@ pub enum Made {
     Opus,
     /// For HLS.
     Aac,
+    /// A picture of the ladder, by the number of its `TrackId::rung`: from 1 to `RUNGS_MAX - 1`.
+    Rung(u8),
 }
 
 impl Made {
-    pub const ALL: [Self; 3] = [Self::Video, Self::Opus, Self::Aac];
+    pub const COUNT: usize = 3 + SETTINGS_MAX;
 
-    /// As metric labels and logs say it.
+    /// In the order of `index`.
+    pub const ALL: [Self; Self::COUNT] = {
+        let mut all = [Self::Video; Self::COUNT];
+        (all[1], all[2]) = (Self::Opus, Self::Aac);
+        let mut number = 1;
+        while number <= SETTINGS_MAX {
+            all[2 + number] = Self::Rung(number as u8);
+            number += 1;
+        }
+        all
+    };
+
+    /// For tables of one entry each, and on the wire.
+    pub const fn index(self) -> usize {
+        match self {
+            Self::Video => 0,
+            Self::Opus => 1,
+            Self::Aac => 2,
+            Self::Rung(number) => 2 + number as usize,
+        }
+    }
+
+    pub const fn is_picture(self) -> bool {
+        matches!(self, Self::Video | Self::Rung(_))
+    }
+
+    /// As metric labels and logs say it; rungs as their addresses do.
     pub fn as_str(self) -> &'static str {
+        const RUNGS: [&str; SETTINGS_MAX] = ["rung-2", "rung-3", "rung-4", "rung-5", "rung-6", "rung-7"];
         match self {
             Self::Video => "video",
             Self::Opus => "opus",
             Self::Aac => "aac",
+            Self::Rung(number) => RUNGS.get(usize::from(number).wrapping_sub(1)).copied().unwrap_or("rung"),
         }
     }
 }
@@ -79,6 +113,8 @@ pub struct Asked {
     pub demands: bool,
     /// A viewer of the picture that is made needs a keyframe.
     pub keyframe: bool,
+    /// It was decided of a keyframe whether a segment begins there.
+    pub cut: bool,
     /// The stream is retired.
     pub over: bool,
 }
@@ -102,10 +138,24 @@ struct Output {
 #[derive(Default)]
 struct OutputState {
     demands: usize,
+    /// Where it is to begin, and of which epoch that is.
+    begin: Option<(u64, Timestamp)>,
     /// The last demand was the last for a while.
     done: bool,
     making: Making,
 }
+
+/// Of the source's newest keyframes, which of them open a segment.
+#[derive(Default)]
+struct KeyframePlaces {
+    /// Somebody decides.
+    decided: bool,
+    epoch: u64,
+    newest: VecDeque<(Timestamp, bool)>,
+}
+
+/// Decisions that are remembered: of a publisher that sends nothing but keyframes, those of some seconds.
+const KEYFRAME_PLACES_MAX: usize = 512;
 
 impl Stream {
     pub(crate) fn new(name: StreamName) -> Self {
@@ -113,7 +163,8 @@ impl Stream {
             name,
             window: Arc::default(),
             present: Mutex::default(),
-            cut: Mutex::default(),
+            rungs: Mutex::new(Arc::from([])),
+            keyframe_places: Mutex::default(),
             keyframes: Signal::default(),
             made: std::array::from_fn(|_| Output { window: Arc::default(), state: Mutex::default() }),
             asked: Signal::default(),
@@ -138,15 +189,54 @@ impl Stream {
         self.window.find(before).unwrap_or_else(|| self.subscribe_at_keyframe())
     }
 
-    /// What is made of the picture is to begin at the keyframe that is shown at this time of an epoch: there a segment
-    /// begins. Otherwise it begins at the newest keyframe.
-    pub fn mark_cut(&self, cut: Option<(u64, Timestamp)>) {
-        *lock(&self.cut) = cut;
+    /// What is made is to begin at the keyframe that is shown at this time of an epoch: there a segment begins. Otherwise it
+    /// begins at the newest keyframe.
+    pub fn mark_begin(&self, made: Made, begin: Option<(u64, Timestamp)>) {
+        lock(&self.output(made).state).begin = begin;
     }
 
     /// Of the publisher with this epoch.
-    pub fn cut(&self, epoch: u64) -> Option<Timestamp> {
-        lock(&self.cut).filter(|(of, _)| *of == epoch).map(|(_, pts)| pts)
+    pub fn begin_of(&self, made: Made, epoch: u64) -> Option<Timestamp> {
+        lock(&self.output(made).state).begin.filter(|(of, _)| *of == epoch).map(|(_, pts)| pts)
+    }
+
+    /// What can be made of the picture, for those who make it.
+    pub fn set_rungs(&self, rungs: Arc<[Rung]>) {
+        *lock(&self.rungs) = rungs;
+    }
+
+    /// Without a packager, a picture alike can be made of it.
+    pub fn rung(&self, made: Made) -> Option<Rung> {
+        let known = lock(&self.rungs).iter().find(|rung| rung.made == made).copied();
+        known.or_else(|| (made == Made::Video).then_some(Rung::ALIKE))
+    }
+
+    /// Somebody decides from now on, of each keyframe of the picture, whether a segment begins there.
+    pub fn decide_cuts(&self) {
+        lock(&self.keyframe_places).decided = true;
+    }
+
+    pub fn decide_cut(&self, epoch: u64, pts: Timestamp, cut: bool) {
+        let mut places = lock(&self.keyframe_places);
+        if places.epoch != epoch {
+            (places.epoch, places.newest) = (epoch, VecDeque::new());
+        }
+        if places.newest.len() == KEYFRAME_PLACES_MAX {
+            places.newest.pop_front();
+        }
+        places.newest.push_back((pts, cut));
+        drop(places);
+        self.asked.raise(|asked| asked.cut = true);
+    }
+
+    /// Whether a segment begins at a keyframe; `None` while that is to be decided.
+    pub fn is_cut(&self, epoch: u64, pts: Timestamp) -> Option<bool> {
+        let places = lock(&self.keyframe_places);
+        if !places.decided || epoch < places.epoch {
+            return Some(true);
+        }
+        let decided = places.newest.iter().rev().filter(|_| places.epoch == epoch).find(|(at, _)| *at == pts);
+        decided.map(|(_, cut)| *cut)
     }
 
     pub fn present(&self) -> Present {
@@ -164,7 +254,7 @@ impl Stream {
     }
 
     /// Waits until a keyframe is asked for; the bits are numbered by `TrackId::index`. One waiter.
-    pub(crate) fn poll_keyframe_request(&self, cx: &mut Context<'_>) -> Poll<u16> {
+    pub(crate) fn poll_keyframe_request(&self, cx: &mut Context<'_>) -> Poll<u32> {
         self.keyframes.poll(cx)
     }
 
@@ -212,7 +302,7 @@ impl Stream {
     }
 
     fn output(&self, made: Made) -> &Output {
-        &self.made[made as usize]
+        &self.made[made.index()]
     }
 
     /// For the registry, under its lock.

@@ -22,7 +22,7 @@ const PREFIX: &str = "CODECAST_";
 const FLAG_VARIABLES: [&str; 3] = ["CODECAST_CONFIG", "CODECAST_DATA_DIR", "CODECAST_READY_FILE"];
 /// The keys of each `[[stream]]`. The reference shows them in comments: no stream is a default.
 const STREAM: &str = "stream";
-const STREAM_KEYS: [&str; 2] = ["name", "key"];
+const STREAM_KEYS: [&str; 3] = ["name", "key", "ladder"];
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Value {
@@ -55,6 +55,8 @@ impl Value {
 pub struct RawStream {
     pub name: String,
     pub key: String,
+    /// In place of `transcode.ladder`.
+    pub ladder: Option<String>,
     pub place: Place,
 }
 
@@ -216,14 +218,17 @@ fn stream(table: &DeTable<'_>, place: &dyn Fn(usize) -> Place, at: usize) -> Res
             nearest: format!("{STREAM}.{}", nearest(unknown.get_ref(), STREAM_KEYS)),
         });
     }
-    let text = |key: &str| {
-        let problem =
-            |at, problem: &str| Error::Value { key: format!("{STREAM}.{key}"), place: place(at), problem: problem.to_owned() };
-        let value = table.get(key).ok_or_else(|| problem(at, "is missing: each [[stream]] has a `name` and a `key`"))?;
-        let text = value.get_ref().as_str().ok_or_else(|| problem(value.span().start, "must be text in quotes"))?;
-        Ok::<_, Error>(text.to_owned())
+    let problem = |key: &str, at, problem: &str| {
+        let (key, problem) = (format!("{STREAM}.{key}"), problem.to_owned());
+        Error::Value { key, place: place(at), problem }
     };
-    Ok(RawStream { name: text("name")?, key: text("key")?, place: place(at) })
+    let optional = |key: &str| {
+        let Some(value) = table.get(key) else { return Ok(None) };
+        let text = value.get_ref().as_str().ok_or_else(|| problem(key, value.span().start, "must be text in quotes"))?;
+        Ok::<_, Error>(Some(text.to_owned()))
+    };
+    let text = |key: &str| optional(key)?.ok_or_else(|| problem(key, at, "is missing: each [[stream]] has a `name` and a `key`"));
+    Ok(RawStream { name: text("name")?, key: text("key")?, ladder: optional("ladder")?, place: place(at) })
 }
 
 fn line_of(text: &str, at: usize) -> usize {

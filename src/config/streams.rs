@@ -2,7 +2,7 @@
 //!
 //! No error here repeats a key, not even a wrong one.
 
-use media_core::{StreamKey, StreamName};
+use media_core::{Ladder, StreamKey, StreamName};
 
 use super::{error::Error, layers::RawStream};
 
@@ -16,6 +16,8 @@ const KEY_BYTES_MAX: usize = 128;
 pub struct Credential {
     pub stream: StreamName,
     pub key: StreamKey,
+    /// In place of the one for all.
+    pub ladder: Option<Ladder>,
 }
 
 pub fn credentials(raw: &[RawStream]) -> Result<Vec<Credential>, Error> {
@@ -34,7 +36,9 @@ pub fn credentials(raw: &[RawStream]) -> Result<Vec<Credential>, Error> {
         if accepted.iter().any(|other| other.stream == stream) {
             return Err(wrong("stream.name", format!("`{stream}` is there twice: a stream has one key")));
         }
-        accepted.push(Credential { stream, key });
+        let ladder = entry.ladder.as_deref().map(Ladder::parse).transpose();
+        let ladder = ladder.map_err(|problem| wrong("stream.ladder", format!("of `{stream}` {problem}")))?;
+        accepted.push(Credential { stream, key, ladder });
     }
     let named = |key: &StreamKey| accepted.iter().any(|other| other.stream.as_str() == key.expose());
     match accepted.iter().zip(raw).find(|(credential, _)| named(&credential.key)) {
@@ -68,7 +72,12 @@ mod tests {
     fn outcome(entries: &[(&str, &str)]) -> Result<usize, String> {
         let raw: Vec<_> = entries
             .iter()
-            .map(|(name, key)| RawStream { name: (*name).to_owned(), key: (*key).to_owned(), place: Place::Flag("a test") })
+            .map(|(name, key)| RawStream {
+                name: (*name).to_owned(),
+                key: (*key).to_owned(),
+                ladder: None,
+                place: Place::Flag("a test"),
+            })
             .collect();
         credentials(&raw).map(|c| c.len()).map_err(|e| e.to_string())
     }

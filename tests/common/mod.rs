@@ -98,6 +98,10 @@ impl Launch {
                 command.env_remove(name);
             }
         }
+        // Tests of something else see the publisher's own picture, whatever a player thinks of its line.
+        if !config.contains("ladder") {
+            command.env("CODECAST_TRANSCODE_LADDER", "none");
+        }
         command.arg("serve").arg("--config").arg(file);
         Self { data_dir: folder.join("data"), folder, command }
             .env("CODECAST_HTTP_ADDRESS", "127.0.0.1:0")

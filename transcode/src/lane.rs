@@ -1,8 +1,8 @@
-//! One output of one stream as the server sees it: which of the source's Items go to the child, and what becomes of
-//! what comes back.
+//! One way through the child as the server sees it: which of the source's Items go in, and what becomes of what comes
+//! back. A sound has one output; a picture may have several, which are made of one decoded source.
 //!
 //! Pure. `handle_item` and `handle_report` take what happened and `now`, and say what is to be sent and pushed. A lane
-//! lives as long as one child makes its output; what must outlive a child is in `History`.
+//! lives as long as one child makes its outputs; what must outlive a child is in `History`.
 
 use std::{
     collections::VecDeque,
@@ -12,7 +12,7 @@ use std::{
 
 use media_core::{Item, Parameters, Sample, Timescale, Timestamp, Track, TrackId, TrackKind, stream::Made};
 
-use crate::wire::{Coded, Order, Report, Wish};
+use crate::wire::{Coded, LaneId, Order, Report, Wish};
 
 /// Media that the child may hold unread, and for how long. Past both it is too slow, and late media is worth less than live
 /// media. A publisher that sends what it kept while connecting gives more at once, and nobody is slow.
@@ -39,7 +39,7 @@ const ARRIVALS_MAX: usize = UNREAD_SAMPLES_MAX + 256;
 /// Whether this output can be made from this track.
 pub fn feeds(made: Made, track: &Track) -> bool {
     match made {
-        Made::Video => track.id == TrackId::VIDEO && track.kind() == TrackKind::Video,
+        Made::Video | Made::Rung(_) => track.id == TrackId::VIDEO && track.kind() == TrackKind::Video,
         Made::Opus => track.id == TrackId::AUDIO && matches!(track.parameters, Parameters::Aac(_)),
         Made::Aac => track.id == TrackId::AUDIO && matches!(track.parameters, Parameters::Opus(_)),
     }
@@ -75,8 +75,15 @@ impl History {
     }
 }
 
+/// By `Made::index`.
+pub type Histories = [History; Made::COUNT];
+
 pub struct Lane {
-    made: Made,
+    id: LaneId,
+    /// What is made here, and the child's track of each.
+    outputs: Vec<(Made, Option<Arc<Track>>)>,
+    /// The lane is one of pictures, or of this sound.
+    kind: Made,
     /// Of the Items that are being read; `None` while nobody publishes.
     epoch: Option<u64>,
     /// The track that the child was told last, in the run that is open.
@@ -90,8 +97,6 @@ pub struct Lane {
     arrivals: VecDeque<(Timestamp, Instant)>,
     /// Epochs of the runs that the child was given and has not ended, oldest first.
     runs: VecDeque<u64>,
-    /// The child's track of the output.
-    made_track: Option<Arc<Track>>,
     /// For how long the child was fed since its last output.
     unanswered: Duration,
     looked: Instant,
@@ -106,21 +111,15 @@ struct Unread {
     given: Instant,
 }
 
-/// A Sample that came back.
-pub struct MadeSample {
-    pub items: Vec<Item>,
-    /// From the arrival of its source; `None` where that lay in the past from the beginning.
-    pub latency: Option<Duration>,
-}
-
 /// What a report asks for.
-pub enum Verdict {
-    Nothing,
-    Push(MadeSample),
-    /// A Sample that readers have already.
-    Repeated,
+#[derive(Default)]
+pub struct Verdict {
+    /// For the readers of each.
+    pub push: Vec<(Made, Item)>,
+    /// Of a Sample, from the arrival of its source; `None` where that lay in the past from the beginning.
+    pub latency: Option<Duration>,
     /// The lane was closed and may go.
-    Closed,
+    pub closed: bool,
 }
 
 /// The child breaks the rules: it is not worth listening to any longer.
@@ -129,10 +128,13 @@ pub enum Verdict {
 pub struct Broken(pub &'static str);
 
 impl Lane {
-    /// Begins with the Items that follow, which are of this epoch until a `Join` says otherwise.
-    pub fn new(made: Made, epoch: Option<u64>, now: Instant) -> Self {
+    /// Begins with the Items that follow, which are of this epoch until a `Join` says otherwise. `kind` is the sound, or one of
+    /// the pictures.
+    pub fn new(id: LaneId, kind: Made, epoch: Option<u64>, now: Instant) -> Self {
         Self {
-            made,
+            id,
+            outputs: Vec::new(),
+            kind,
             epoch,
             track: None,
             needs_keyframe: true,
@@ -141,16 +143,46 @@ impl Lane {
             unread_bytes: 0,
             arrivals: VecDeque::new(),
             runs: VecDeque::new(),
-            made_track: None,
             unanswered: Duration::ZERO,
             looked: now,
             closing: false,
         }
     }
 
-    /// The first order of a lane.
-    pub fn open(&self, wish: Wish, history: &History) -> Order {
-        Order::Open(self.made, Wish { after: history.after(self.epoch), ..wish })
+    /// Makes something more, from the next Sample on.
+    pub fn make(&mut self, made: Made, wish: Wish, history: &History) -> Order {
+        self.outputs.push((made, None));
+        let after = wish.after.or_else(|| history.after(self.epoch));
+        Order::Make(self.id, made, Wish { after, ..wish })
+    }
+
+    /// Makes it no longer.
+    pub fn leave(&mut self, made: Made) -> Order {
+        self.outputs.retain(|(known, _)| *known != made);
+        Order::Leave(self.id, made)
+    }
+
+    pub fn outputs(&self) -> impl Iterator<Item = Made> {
+        self.outputs.iter().map(|(made, _)| *made)
+    }
+
+    pub fn id(&self) -> LaneId {
+        self.id
+    }
+
+    /// The sound, or one of the pictures.
+    pub fn kind(&self) -> Made {
+        self.kind
+    }
+
+    /// Of the Items that are being read.
+    pub fn epoch(&self) -> Option<u64> {
+        self.epoch
+    }
+
+    /// It has come up with the stream.
+    pub fn is_live(&self) -> bool {
+        self.catching_up_until.is_none() && !self.closing && !self.runs.is_empty()
     }
 
     /// Whether reading the stream has to wait: only while catching up, for then everything is to be made.
@@ -162,8 +194,8 @@ impl Lane {
         self.closing
     }
 
-    /// Takes one Item of the source; appends what to send. True when a Sample was dropped.
-    pub fn handle_item(&mut self, item: &Item, now: Instant, orders: &mut Vec<Order>) -> bool {
+    /// Takes one Item of the source; appends what to send. True when a Sample was dropped. `cut`: a segment begins with it.
+    pub fn handle_item(&mut self, item: &Item, cut: bool, now: Instant, orders: &mut Vec<Order>) -> bool {
         match item {
             Item::Join { epoch, .. } => {
                 self.end_run(orders);
@@ -174,7 +206,7 @@ impl Lane {
                 self.epoch = None;
             }
             Item::Announce(_) => (),
-            Item::Sample(sample) => return self.handle_sample(sample, now, orders),
+            Item::Sample(sample) => return self.handle_sample(sample, cut, now, orders),
         }
         false
     }
@@ -185,7 +217,7 @@ impl Lane {
         self.catching_up_until = None;
     }
 
-    /// The output is not wanted any more. True when there is nothing to wait for.
+    /// Nothing of it is wanted any more. True when there is nothing to wait for.
     pub fn close(&mut self, orders: &mut Vec<Order>) -> bool {
         self.end_run(orders);
         self.closing = true;
@@ -204,24 +236,29 @@ impl Lane {
         !self.runs.is_empty() && !self.closing && self.unanswered < ANSWERED
     }
 
-    pub fn handle_report(&mut self, report: Report, now: Instant, history: &mut History) -> Result<Verdict, Broken> {
+    pub fn handle_report(&mut self, report: Report, now: Instant, histories: &mut Histories) -> Result<Verdict, Broken> {
         match report {
-            Report::Consumed(_, samples) => self.handle_consumed(samples).map(|()| Verdict::Nothing),
-            Report::Track(_, track) => {
+            Report::Consumed(_, samples) => self.handle_consumed(samples).map(|()| Verdict::default()),
+            Report::Track(_, made, track) => {
+                let history = &mut histories[made.index()];
                 // A child that replaces another makes the same track, and readers need not hear of it.
                 let track = history.track.take().filter(|known| *known == track).unwrap_or(track);
                 history.track = Some(Arc::clone(&track));
-                self.made_track = Some(track);
-                Ok(Verdict::Nothing)
+                if let Some((_, known)) = self.outputs.iter_mut().find(|(known, _)| *known == made) {
+                    *known = Some(track);
+                }
+                Ok(Verdict::default())
             }
-            Report::Sample(_, coded) => self.handle_made(coded, now, history),
-            Report::Ended(_) => self.handle_ended(history),
-            Report::Hello { .. } | Report::Note(_) | Report::Refused(..) => Err(Broken("what concerns no output")),
+            Report::Sample(_, made, coded) => self.handle_made(made, coded, now, &mut histories[made.index()]),
+            Report::Ended(_) => self.handle_ended(histories),
+            Report::Hello { .. } | Report::Note(_) | Report::Refused(..) | Report::Shed(..) => {
+                Err(Broken("what concerns no lane"))
+            }
         }
     }
 
-    fn handle_sample(&mut self, sample: &Arc<Sample>, now: Instant, orders: &mut Vec<Order>) -> bool {
-        let Some(epoch) = self.epoch.filter(|_| feeds(self.made, &sample.track) && !self.closing) else { return false };
+    fn handle_sample(&mut self, sample: &Arc<Sample>, cut: bool, now: Instant, orders: &mut Vec<Order>) -> bool {
+        let Some(epoch) = self.epoch.filter(|_| feeds(self.kind, &sample.track) && !self.closing) else { return false };
         let near = now.saturating_duration_since(sample.received) <= CAUGHT_UP && self.unread_span() <= CAUGHT_UP;
         self.catching_up_until = self.catching_up_until.filter(|until| now < *until && !near);
         self.look(now, !self.runs.is_empty());
@@ -239,19 +276,19 @@ impl Lane {
             if self.track.is_none() {
                 self.runs.push_back(epoch);
             }
-            orders.push(Order::Track(self.made, Arc::clone(&sample.track)));
+            orders.push(Order::Track(self.id, Arc::clone(&sample.track)));
         }
         self.track = Some(Arc::clone(&sample.track));
         self.unread.push_back(Unread { bytes: sample.payload.len(), dts: sample.dts, given: now });
         self.unread_bytes += sample.payload.len();
         self.remember_arrival(sample);
-        orders.push(Order::Sample(self.made, coded(sample)));
+        orders.push(Order::Sample(self.id, coded(sample, cut && sample.keyframe, self.catching_up_until.is_none())));
         false
     }
 
     fn end_run(&mut self, orders: &mut Vec<Order>) {
         if self.track.take().is_some() {
-            orders.push(Order::End(self.made));
+            orders.push(Order::End(self.id));
         }
         self.needs_keyframe = true;
     }
@@ -291,28 +328,31 @@ impl Lane {
         Ok(())
     }
 
-    fn handle_made(&mut self, coded: Coded, now: Instant, history: &mut History) -> Result<Verdict, Broken> {
+    fn handle_made(&mut self, made: Made, coded: Coded, now: Instant, history: &mut History) -> Result<Verdict, Broken> {
         let epoch = *self.runs.front().ok_or(Broken("a Sample though it was fed nothing"))?;
-        let track = self.made_track.clone().ok_or(Broken("a Sample before its track"))?;
+        let known = self.outputs.iter().find(|(known, _)| *known == made);
+        // What is not made here any more was on its way.
+        let Some((_, track)) = known else { return Ok(Verdict::default()) };
+        let track = track.clone().ok_or(Broken("a Sample before its track"))?;
         if coded.pts.scale != track.timescale {
             return Err(Broken("a Sample in another timescale than its track's"));
         }
         self.unanswered = Duration::ZERO;
-        let video = self.made == Made::Video;
+        // Readers have it already.
         if history.last.is_some_and(|(last, dts, _)| last == epoch && coded.dts <= dts) {
-            return Ok(Verdict::Repeated);
+            return Ok(Verdict::default());
         }
         let received = self.arrival_of(&coded).unwrap_or(now);
-        let mut items = Vec::new();
+        let mut push = Vec::with_capacity(1);
         if history.joined != Some(epoch) {
             history.joined = Some(epoch);
-            items.push(Item::Join { epoch, received });
+            push.push((made, Item::Join { epoch, received }));
         }
-        let length = if video { 0 } else { i64::from(coded.duration) };
+        let length = if made.is_picture() { 0 } else { i64::from(coded.duration) };
         let end = Timestamp::new(coded.pts.ticks.saturating_add(length), coded.pts.scale);
         history.last = Some((epoch, coded.dts, end));
         let latency = self.catching_up_until.is_none().then(|| now.saturating_duration_since(received));
-        items.push(Item::Sample(Arc::new(Sample {
+        let sample = Sample {
             track,
             pts: coded.pts,
             dts: coded.dts,
@@ -320,19 +360,20 @@ impl Lane {
             keyframe: coded.keyframe,
             payload: coded.payload,
             received,
-        })));
-        Ok(Verdict::Push(MadeSample { items, latency }))
+        };
+        push.push((made, Item::Sample(Arc::new(sample))));
+        Ok(Verdict { push, latency, closed: false })
     }
 
     /// When the source of this output had arrived: of a picture, the one of the same time (to the coarser tick); of
     /// sound, the last one that begins before the output ends.
     fn arrival_of(&mut self, coded: &Coded) -> Option<Instant> {
         let end = Timestamp::new(coded.pts.ticks.saturating_add(i64::from(coded.duration)), coded.pts.scale);
-        let found = match self.made {
-            Made::Video => {
-                self.arrivals.iter().position(|(pts, _)| pts.to(coded.pts.scale) == coded.pts || coded.pts.to(pts.scale) == *pts)
-            }
-            Made::Opus | Made::Aac => self.arrivals.iter().rposition(|(pts, _)| *pts < end),
+        let found = if self.kind.is_picture() {
+            let same = |pts: &Timestamp| pts.to(coded.pts.scale) == coded.pts || coded.pts.to(pts.scale) == *pts;
+            self.arrivals.iter().position(|(pts, _)| same(pts))
+        } else {
+            self.arrivals.iter().rposition(|(pts, _)| *pts < end)
         }?;
         let (_, received) = self.arrivals[found];
         // B-frames arrive behind what they are shown before: keep what the encoder may still hold back.
@@ -340,25 +381,26 @@ impl Lane {
         Some(received)
     }
 
-    fn handle_ended(&mut self, history: &mut History) -> Result<Verdict, Broken> {
+    fn handle_ended(&mut self, histories: &mut Histories) -> Result<Verdict, Broken> {
         self.runs.pop_front().ok_or(Broken("the end of a run that it was not given"))?;
         self.unanswered = Duration::ZERO;
         if self.closing {
-            return Ok(if self.runs.is_empty() { Verdict::Closed } else { Verdict::Nothing });
+            return Ok(Verdict { closed: self.runs.is_empty(), ..Verdict::default() });
         }
-        Ok(match history.settle(self.runs.front().copied()) {
-            Some(item) => Verdict::Push(MadeSample { items: vec![item], latency: None }),
-            None => Verdict::Nothing,
-        })
+        let next = self.runs.front().copied();
+        let left = |made: Made| Some((made, histories[made.index()].settle(next)?));
+        Ok(Verdict { push: self.outputs.iter().map(|(made, _)| *made).filter_map(left).collect(), ..Verdict::default() })
     }
 }
 
-fn coded(sample: &Sample) -> Coded {
+fn coded(sample: &Sample, cut: bool, live: bool) -> Coded {
     Coded {
         pts: sample.pts,
         dts: sample.dts.to(sample.pts.scale),
         duration: sample.duration.unwrap_or(0),
         keyframe: sample.keyframe,
+        cut,
+        live,
         payload: sample.payload.clone(),
     }
 }
@@ -367,7 +409,7 @@ fn coded(sample: &Sample) -> Coded {
 pub fn timescale(made: Made, rate: u32) -> Option<Timescale> {
     match made {
         // RTP's clock for video (RFC 6184 5.1), of which RTMP's milliseconds are whole multiples.
-        Made::Video => Timescale::new(90_000),
+        Made::Video | Made::Rung(_) => Timescale::new(90_000),
         Made::Opus => Timescale::new(media_core::codec::opus::SAMPLE_RATE),
         Made::Aac => Timescale::new(rate),
     }

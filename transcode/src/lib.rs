@@ -5,10 +5,11 @@
 //!
 //! This library starts one `codecast-transcode` per stream while something is in demand (`stream::Demand`), feeds it from
 //! the stream's window and pushes what comes back into the stream's made windows. It survives that process whatever
-//! happens to it, and links no GStreamer. `wire` is the protocol between the two, `lane` one output's rules, `sound` and
-//! `rate` the arithmetic that the child uses; `pipeline` and `conn` are the shells.
+//! happens to it, and links no GStreamer. `wire` is the protocol between the two, `lane` the rules of one way through it, `sound`,
+//! `pacing` and `rate` the arithmetic that the child uses; `pipeline` and `conn` are the shells.
 
 pub mod lane;
+pub mod pacing;
 pub mod rate;
 pub mod receive;
 pub mod sound;

@@ -1,7 +1,7 @@
 //! What the supervisor counts. The only label is what is made.
 
 use media_core::stream::Made;
-use prometheus::{HistogramOpts, HistogramVec, IntCounter, IntGauge, IntGaugeVec, Opts, Registry};
+use prometheus::{HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
 /// From the arrival of a source Sample to what was made of it being offered, in seconds. B-frames alone cost 0.1.
 const LATENCY_BUCKETS: [f64; 11] = [0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0];
@@ -11,6 +11,7 @@ pub struct Metrics {
     pub workers: IntGauge,
     pub restarts: IntCounter,
     pub dropped_samples: IntCounter,
+    shed: IntCounterVec,
     outputs: IntGaugeVec,
     latency: HistogramVec,
 }
@@ -28,6 +29,13 @@ impl Metrics {
                 "codecast_transcode_dropped_samples_total",
                 "Samples of a source that were not transcoded because the transcoding process was too slow.",
             )?,
+            shed: IntCounterVec::new(
+                Opts::new(
+                    "codecast_transcode_shed_pictures_total",
+                    "Pictures left out because an encoder was too slow, by what.",
+                ),
+                &["made"],
+            )?,
             outputs: IntGaugeVec::new(Opts::new("codecast_transcode_outputs", "Outputs that are made now, by what."), &["made"])?,
             latency: HistogramVec::new(
                 HistogramOpts::new(
@@ -41,9 +49,14 @@ impl Metrics {
         registry.register(Box::new(metrics.workers.clone()))?;
         registry.register(Box::new(metrics.restarts.clone()))?;
         registry.register(Box::new(metrics.dropped_samples.clone()))?;
+        registry.register(Box::new(metrics.shed.clone()))?;
         registry.register(Box::new(metrics.outputs.clone()))?;
         registry.register(Box::new(metrics.latency.clone()))?;
         Ok(metrics)
+    }
+
+    pub fn shed(&self, made: Made) -> IntCounter {
+        self.shed.with_label_values(&[made.as_str()])
     }
 
     pub fn outputs(&self, made: Made) -> IntGauge {

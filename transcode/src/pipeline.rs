@@ -12,7 +12,7 @@ use std::{
 };
 
 use media_core::{
-    Cursor, Item, Stream,
+    Cursor, Item, Stream, Timestamp, TrackId,
     fanout::Next,
     stream::{Asked, Made, Making, Present},
 };
@@ -24,9 +24,9 @@ use tracing::{info, warn};
 
 use crate::{
     conn::{Ended, Worker},
-    lane::{self, History, Lane, Verdict},
+    lane::{self, Histories, Lane},
     metrics::Metrics,
-    wire::{self, Order, Report, Wish},
+    wire::{self, AAC_LANE, LANES, LaneId, OPUS_LANE, Order, PICTURE_LANES, Picture, Report, Wish},
 };
 
 const PROGRAM: &str = "codecast-transcode";
@@ -97,10 +97,20 @@ impl Transcoder {
     }
 }
 
+/// How long a keyframe waits to be told whether a segment begins with it: whoever decides has the same Sample. After that it
+/// is taken for one, which costs bits and nothing else.
+const CUT_WAIT: Duration = Duration::from_millis(100);
+/// What a lane has made of an output that another lane still ends.
+const HELD_MAX: usize = 256;
+
 struct Task {
     shared: Arc<Shared>,
     stream: Arc<Stream>,
-    outputs: [Output; Made::ALL.len()],
+    /// By `Made::index`.
+    outputs: [Output; Made::COUNT],
+    histories: Histories,
+    /// By `LaneId`.
+    lanes: [Option<Reading>; LANES],
     child: Option<Running>,
     failures: usize,
     not_before: Instant,
@@ -109,11 +119,14 @@ struct Task {
 
 struct Output {
     made: Made,
-    history: History,
     /// The last time at which somebody wanted it.
     demanded: Option<Instant>,
     missing_until: Option<Instant>,
-    reading: Option<Reading>,
+    /// Where it is made.
+    lane: Option<LaneId>,
+    /// Where it was made until a cut, and what comes after that from `lane` meanwhile.
+    leaving: Option<LaneId>,
+    held: Vec<Report>,
 }
 
 /// A lane and its place in the source's window.
@@ -121,6 +134,9 @@ struct Reading {
     lane: Lane,
     cursor: Cursor<Item>,
     unhandled: VecDeque<Item>,
+    opened: Instant,
+    /// Since when the next Item, a keyframe, waits to be decided.
+    undecided: Option<Instant>,
 }
 
 struct Running {
@@ -132,7 +148,7 @@ struct Running {
 
 enum Event {
     Asked(Asked),
-    Items(Made, Next),
+    Items(LaneId, Next),
     Report(Result<Report, Ended>),
     Tick,
     /// The stream is retired, or the server stops.
@@ -141,11 +157,13 @@ enum Event {
 
 impl Task {
     fn new(shared: Arc<Shared>, stream: Arc<Stream>) -> Self {
-        let output = |made| Output { made, history: History::default(), demanded: None, missing_until: None, reading: None };
+        let output = |made| Output { made, demanded: None, missing_until: None, lane: None, leaving: None, held: Vec::new() };
         Self {
             shared,
             stream,
             outputs: Made::ALL.map(output),
+            histories: Histories::default(),
+            lanes: Default::default(),
             child: None,
             failures: 0,
             not_before: Instant::now(),
@@ -187,10 +205,10 @@ impl Task {
         {
             return Poll::Ready(Event::Report(report.unwrap_or(Err(Ended::Closed))));
         }
-        for output in &mut self.outputs {
-            let Some(reading) = &mut output.reading else { continue };
+        for (id, reading) in self.lanes.iter_mut().enumerate() {
+            let Some(reading) = reading else { continue };
             if let Poll::Ready(next) = reading.poll(cx) {
-                return Poll::Ready(if next == Next::Closed { Event::Over(RETIRED) } else { Event::Items(output.made, next) });
+                return Poll::Ready(if next == Next::Closed { Event::Over(RETIRED) } else { Event::Items(id as LaneId, next) });
             }
         }
         Poll::Pending
@@ -200,7 +218,7 @@ impl Task {
         let outcome = match event {
             Event::Asked(asked) => self.handle_asked(asked, now),
             Event::Tick => self.handle_tick(now).and_then(|()| self.refresh(now)),
-            Event::Items(made, next) => self.handle_items(made, next, now),
+            Event::Items(lane, next) => self.handle_items(lane, next, now),
             Event::Report(Err(Ended::Protocol(error @ wire::Error::Version(_)))) => {
                 self.close_child("it is of another release");
                 return self.lack(&error.to_string(), now);
@@ -214,44 +232,57 @@ impl Task {
     }
 
     fn handle_asked(&mut self, asked: Asked, now: Instant) -> Result<(), String> {
-        if asked.keyframe && self.outputs[Made::Video as usize].reading.is_some() {
-            self.send(Order::Keyframe(Made::Video))?;
+        if asked.keyframe
+            && let Some(lane) = self.outputs[Made::Video.index()].lane
+        {
+            self.send(Order::Keyframe(lane, Made::Video))?;
         }
-        if asked.demands { self.refresh(now) } else { Ok(()) }
+        if asked.demands {
+            self.refresh(now)?;
+        }
+        if asked.cut { PICTURE_LANES.into_iter().try_for_each(|lane| self.feed(lane, now)) } else { Ok(()) }
     }
 
     /// Makes what runs equal to what is wanted.
     fn refresh(&mut self, now: Instant) -> Result<(), String> {
-        if self.outputs.iter().all(|output| output.reading.is_none() && !self.stream.is_demanded(output.made)) {
+        if self.is_idle() && !Made::ALL.iter().any(|made| self.stream.is_demanded(*made)) {
             self.close_child("nobody needs it");
             return Ok(());
         }
         let present = self.stream.present();
         let idle = self.shared.config.idle;
-        let mut wanted = false;
+        let ready = self.child.as_ref().is_some_and(|child| child.ready);
+        let (mut wanted, mut fresh) = (false, Vec::new());
         for at in 0..self.outputs.len() {
             let output = &mut self.outputs[at];
-            if self.stream.is_demanded(output.made) {
+            let made = output.made;
+            if self.stream.is_demanded(made) {
                 output.demanded = Some(now);
-            } else if self.stream.is_done(output.made) {
+            } else if self.stream.is_done(made) {
                 output.demanded = None;
             }
             let demanded = output.demanded.is_some_and(|last| now.duration_since(last) < idle);
             let missing = output.missing_until.is_some_and(|until| now < until);
-            let wants = demanded && !missing && (output.reading.is_some() || is_fed(output.made, &present));
+            let known = !made.is_picture() || self.stream.rung(made).is_some();
+            let wants = demanded && !missing && known && (output.lane.is_some() || is_fed(made, &present));
             wanted |= wants;
-            match (wants, &self.child, &output.reading) {
-                (true, Some(Running { ready: true, .. }), None) => self.open(at, &present, now)?,
-                (false, Some(_), Some(reading)) if !reading.lane.is_closing() => self.close_output(at)?,
+            match (wants, output.lane) {
+                (true, None) if ready && output.leaving.is_none() => fresh.push(made),
+                (false, Some(_)) => self.leave(made)?,
                 _ => (),
             }
         }
+        self.open(&fresh, &present, now)?;
         if wanted && self.child.is_none() && now >= self.not_before {
             self.start_child(now);
-        } else if !wanted && self.outputs.iter().all(|output| output.reading.is_none()) {
+        } else if !wanted && self.is_idle() {
             self.close_child("nobody needs it");
         }
         Ok(())
+    }
+
+    fn is_idle(&self) -> bool {
+        self.lanes.iter().all(Option::is_none)
     }
 
     fn start_child(&mut self, now: Instant) {
@@ -289,80 +320,165 @@ impl Task {
         if self.child.as_ref().is_some_and(|child| !child.ready && now.duration_since(child.started) > HELLO_WAIT) {
             return Err("it did not start in time".into());
         }
-        for at in 0..self.outputs.len() {
-            let Output { made, reading: Some(reading), .. } = &mut self.outputs[at] else { continue };
+        for id in 0..LANES as LaneId {
+            let Some(reading) = &mut self.lanes[usize::from(id)] else { continue };
             if !reading.lane.handle_tick(now) {
                 continue;
             }
-            let (made, closing) = (*made, reading.lane.is_closing());
-            let others_work = self.outputs.iter().flat_map(|output| &output.reading).any(|reading| reading.lane.is_answered());
+            let (kind, closing) = (reading.lane.kind(), reading.lane.is_closing());
+            let others_work = self.lanes.iter().flatten().any(|reading| reading.lane.is_answered());
             if closing || !others_work {
-                return Err(format!("it was fed and made no {} for too long", made.as_str()));
+                return Err(format!("it was fed and made no {} for too long", kind.as_str()));
             }
-            self.give_up(at, &format!("no {} can be made of what the publisher sends: see the log", made.as_str()), now)?;
+            self.give_up(id, &format!("no {} can be made of what the publisher sends: see the log", kind.as_str()), now)?;
         }
-        Ok(())
+        // A keyframe that nobody has decided about goes on after a while.
+        PICTURE_LANES.into_iter().try_for_each(|lane| self.feed(lane, now))
     }
 
-    /// One output cannot be made of what this publisher sends: the others must not suffer from it.
-    fn give_up(&mut self, at: usize, sentence: &str, now: Instant) -> Result<(), String> {
-        let made = self.outputs[at].made;
+    /// What a lane makes cannot be made of what this publisher sends: the others must not suffer from it.
+    fn give_up(&mut self, id: LaneId, sentence: &str, now: Instant) -> Result<(), String> {
         warn!(stream = %self.stream.name, "{sentence}");
-        self.outputs[at].missing_until = Some(now + MISSING_RETRY);
-        self.stream.set_making(made, Making::Unavailable(sentence.into()));
-        self.close_output(at)
+        let Some(reading) = &self.lanes[usize::from(id)] else { return Ok(()) };
+        for made in reading.lane.outputs().collect::<Vec<_>>() {
+            self.outputs[made.index()].missing_until = Some(now + MISSING_RETRY);
+            self.stream.set_making(made, Making::Unavailable(sentence.into()));
+        }
+        self.close_lane(id)
     }
 
     // ---- what the source sends ----
 
-    fn open(&mut self, at: usize, present: &Present, now: Instant) -> Result<(), String> {
-        let made = self.outputs[at].made;
-        let (epoch, cursor, unhandled) = begin(&self.stream, made, &self.outputs[at].history);
-        let lane = Lane::new(made, epoch, now);
-        let order = lane.open(self.wish(made, present), &self.outputs[at].history);
-        self.outputs[at].reading = Some(Reading { lane, cursor, unhandled });
-        self.shared.metrics.outputs(made).inc();
-        self.send(order)?;
-        self.feed(at, now)
+    /// Begins to make what is wanted and not made: pictures that begin at one place go one way.
+    fn open(&mut self, fresh: &[Made], present: &Present, now: Instant) -> Result<(), String> {
+        let mut groups: Vec<(Option<Timestamp>, Vec<Made>)> = Vec::new();
+        for made in fresh.iter().copied() {
+            let begin = present.epoch.and_then(|epoch| self.stream.begin_of(made, epoch));
+            let together = groups.iter_mut().find(|(at, group)| *at == begin && group[0].is_picture() && made.is_picture());
+            match together {
+                Some((_, group)) => group.push(made),
+                None => groups.push((begin, vec![made])),
+            }
+        }
+        for (_, group) in groups {
+            let mut free = lanes_of(group[0]);
+            // Where all are taken it is tried again with the next tick: they catch up in seconds.
+            let Some(id) = free.find(|id| self.lanes[usize::from(*id)].is_none()) else { continue };
+            let (epoch, cursor, unhandled) = begin(&self.stream, &group, &self.histories);
+            let lane = Lane::new(id, group[0], epoch, now);
+            self.lanes[usize::from(id)] = Some(Reading { lane, cursor, unhandled, opened: now, undecided: None });
+            group.iter().try_for_each(|made| self.make(id, *made, self.wish(*made, present)))?;
+            self.feed(id, now)?;
+        }
+        Ok(())
+    }
+
+    fn make(&mut self, id: LaneId, made: Made, wish: Wish) -> Result<(), String> {
+        let Some(reading) = &mut self.lanes[usize::from(id)] else { return Ok(()) };
+        let order = reading.lane.make(made, wish, &self.histories[made.index()]);
+        let output = &mut self.outputs[made.index()];
+        if output.lane.replace(id).is_none() {
+            self.shared.metrics.outputs(made).inc();
+        }
+        self.send(order)
     }
 
     fn wish(&self, made: Made, present: &Present) -> Wish {
         let config = &self.shared.config;
+        let rung = self.stream.rung(made);
         let bitrate = match made {
             Made::Video => config.video_bitrate.unwrap_or(0),
+            Made::Rung(_) => rung.map_or(0, |rung| rung.setting.bitrate),
             Made::Opus => config.opus_bitrate,
             Made::Aac => config.aac_bitrate,
         };
         let announcement = &present.announcement;
+        // Measured, as the presentation's grid is, before what the source says of itself.
+        let gridded = rung.map(|rung| rung.source_rate).filter(|rate| *rate > 0.0);
+        let own = || present.track(TrackId::VIDEO)?.parameters.frame_rate().map(|rate| rate.as_f64());
         Wish {
             bitrate,
             announced_bitrate: announcement.bitrate.and_then(|bits| u32::try_from(bits).ok()).unwrap_or(0),
-            frame_rate: announcement.frame_rate.unwrap_or(0.0),
+            frame_rate: gridded.or_else(own).or(announcement.frame_rate).unwrap_or(0.0),
             after: None,
+            picture: rung.as_ref().map(Picture::from).unwrap_or_default(),
         }
     }
 
-    fn handle_items(&mut self, made: Made, next: Next, now: Instant) -> Result<(), String> {
-        if let (Some(reading), Next::Lagged(_)) = (&mut self.outputs[made as usize].reading, next) {
+    fn handle_items(&mut self, id: LaneId, next: Next, now: Instant) -> Result<(), String> {
+        if let (Some(reading), Next::Lagged(_)) = (&mut self.lanes[usize::from(id)], next) {
             reading.lane.handle_lag();
         }
-        self.feed(made as usize, now)
+        self.feed(id, now)
     }
 
     /// Sends what may be sent of what was read.
-    fn feed(&mut self, at: usize, now: Instant) -> Result<(), String> {
-        let Some(reading) = &mut self.outputs[at].reading else { return Ok(()) };
-        let mut orders = std::mem::take(&mut self.orders);
-        while !reading.lane.is_full()
-            && let Some(item) = reading.unhandled.pop_front()
-        {
-            if reading.lane.handle_item(&item, now, &mut orders) {
+    fn feed(&mut self, id: LaneId, now: Instant) -> Result<(), String> {
+        loop {
+            let Some(reading) = &mut self.lanes[usize::from(id)] else { return Ok(()) };
+            if reading.lane.is_full() || reading.unhandled.is_empty() {
+                return Ok(());
+            }
+            let mut cut = false;
+            if let Some(pts) = reading.next_keyframe() {
+                let since = *reading.undecided.get_or_insert(now);
+                let decided = reading.lane.epoch().map_or(Some(true), |epoch| self.stream.is_cut(epoch, pts));
+                let Some(decided) = decided.or_else(|| (now - since >= CUT_WAIT).then_some(true)) else { return Ok(()) };
+                if decided && !self.meet(id, pts, now)? {
+                    return Ok(());
+                }
+                cut = decided;
+            }
+            let Some(reading) = &mut self.lanes[usize::from(id)] else { return Ok(()) };
+            reading.undecided = None;
+            let Some(item) = reading.unhandled.pop_front() else { return Ok(()) };
+            let mut orders = std::mem::take(&mut self.orders);
+            if reading.lane.handle_item(&item, cut, now, &mut orders) {
                 self.shared.metrics.dropped_samples.inc();
             }
+            let sent = orders.drain(..).try_for_each(|order| self.send(order));
+            self.orders = orders;
+            sent?;
         }
-        let sent = orders.drain(..).try_for_each(|order| self.send(order));
-        self.orders = orders;
-        sent
+    }
+
+    /// Before a lane takes a keyframe at which a segment begins: whatever has caught up with the oldest lane goes on in that one
+    /// from here on. False: it waits for the oldest.
+    fn meet(&mut self, id: LaneId, pts: Timestamp, now: Instant) -> Result<bool, String> {
+        let reading = |lanes: &'_ [Option<Reading>; LANES], id: LaneId| lanes[usize::from(id)].as_ref().map(Reading::position);
+        let live = |reading: &&Reading| reading.lane.kind().is_picture() && reading.lane.is_live();
+        let oldest =
+            self.lanes.iter().flatten().filter(live).min_by_key(|reading| reading.opened).map(|reading| reading.lane.id());
+        let Some(oldest) = oldest else { return Ok(true) };
+        if oldest != id {
+            let waits = self.lanes[usize::from(id)].as_ref().filter(live).is_some();
+            return Ok(!waits || reading(&self.lanes, oldest) > reading(&self.lanes, id));
+        }
+        for other in PICTURE_LANES.filter(|other| *other != id) {
+            if self.lanes[usize::from(other)].as_ref().filter(live).is_none() {
+                continue;
+            }
+            if let Some(reading) = &mut self.lanes[usize::from(other)] {
+                let _ = reading.poll(&mut Context::from_waker(Waker::noop()));
+            }
+            self.feed(other, now)?;
+            if reading(&self.lanes, other) == reading(&self.lanes, id) {
+                self.hand_over(other, id, pts)?;
+            }
+        }
+        Ok(true)
+    }
+
+    /// What one lane makes is made by another from the keyframe at `pts` on, which is the next thing that both read.
+    fn hand_over(&mut self, from: LaneId, to: LaneId, pts: Timestamp) -> Result<(), String> {
+        let Some(reading) = &self.lanes[usize::from(from)] else { return Ok(()) };
+        let present = self.stream.present();
+        for made in reading.lane.outputs().collect::<Vec<_>>() {
+            let after = Some(pts - Timestamp::from_millis(1));
+            self.make(to, made, Wish { after, ..self.wish(made, &present) })?;
+            self.outputs[made.index()].leaving = Some(from);
+        }
+        self.close_lane(from)
     }
 
     fn send(&self, order: Order) -> Result<(), String> {
@@ -375,47 +491,64 @@ impl Task {
     // ---- what the child sends ----
 
     fn handle_report(&mut self, report: Report, now: Instant) -> Result<(), String> {
-        let made = match report {
+        let lane = match &report {
             Report::Hello { missing } => return self.handle_hello(missing, now),
             Report::Note(text) => {
                 info!(stream = %self.stream.name, "codecast-transcode: {text}");
                 return Ok(());
             }
-            Report::Refused(made, sentence) => return self.give_up(made as usize, &sentence, now),
-            Report::Track(made, _) | Report::Sample(made, _) | Report::Consumed(made, _) | Report::Ended(made) => made,
-        };
-        let Output { history, reading: Some(reading), .. } = &mut self.outputs[made as usize] else {
-            return Err(format!("it sent {} that nobody asked for", made.as_str()));
-        };
-        match reading.lane.handle_report(report, now, history).map_err(|e| e.to_string())? {
-            Verdict::Nothing | Verdict::Repeated => (),
-            Verdict::Push(sample) => {
-                for item in sample.items {
-                    self.stream.push_made(made, item);
-                }
-                if let Some(latency) = sample.latency {
-                    self.shared.metrics.latency(made).observe(latency.as_secs_f64());
-                }
-                if !reading.lane.is_closing() {
-                    self.stream.set_making(made, Making::Running);
-                }
+            Report::Refused(lane, sentence) => return self.give_up(*lane, sentence, now),
+            Report::Shed(made, pictures) => {
+                self.shared.metrics.shed(*made).inc_by((*pictures).into());
+                return Ok(());
             }
-            Verdict::Closed => self.forget_lane(made as usize),
-        }
+            Report::Consumed(lane, _) | Report::Ended(lane) => *lane,
+            Report::Track(lane, made, _) | Report::Sample(lane, made, _) => {
+                let output = &mut self.outputs[made.index()];
+                if output.leaving.is_some_and(|leaving| leaving != *lane) && output.lane == Some(*lane) {
+                    if output.held.len() == HELD_MAX {
+                        return Err(format!("it does not end what it made of {}", made.as_str()));
+                    }
+                    output.held.push(report);
+                    return Ok(());
+                }
+                *lane
+            }
+        };
+        self.handle_lane_report(lane, report, now)?;
         // What was consumed may have been waited for.
-        self.feed(made as usize, now)
+        self.feed(lane, now)
     }
 
-    fn handle_hello(&mut self, missing: Vec<(Made, String)>, now: Instant) -> Result<(), String> {
+    fn handle_lane_report(&mut self, id: LaneId, report: Report, now: Instant) -> Result<(), String> {
+        let Some(reading) = &mut self.lanes[usize::from(id)] else {
+            return Err("it sent what nobody asked for".into());
+        };
+        let verdict = reading.lane.handle_report(report, now, &mut self.histories).map_err(|e| e.to_string())?;
+        for (made, item) in verdict.push {
+            if self.outputs[made.index()].lane.is_some() && matches!(item, Item::Sample(_)) {
+                self.stream.set_making(made, Making::Running);
+                if let Some(latency) = verdict.latency {
+                    self.shared.metrics.latency(made).observe(latency.as_secs_f64());
+                }
+            }
+            self.stream.push_made(made, item);
+        }
+        if verdict.closed { self.finish_lane(id, now) } else { Ok(()) }
+    }
+
+    fn handle_hello(&mut self, missing: &[(Made, String)], now: Instant) -> Result<(), String> {
         for output in &mut self.outputs {
-            let lacks: Vec<_> =
-                missing.iter().filter(|(made, _)| *made == output.made).map(|(_, element)| element.as_str()).collect();
+            let concerns = |made: Made| made == output.made || (made.is_picture() && output.made.is_picture());
+            let lacks: Vec<_> = missing.iter().filter(|(made, _)| concerns(*made)).map(|(_, element)| element.as_str()).collect();
             output.missing_until = (!lacks.is_empty()).then_some(now + MISSING_RETRY);
             let making = match lacks.is_empty() {
                 true => Making::Idle,
                 false => {
                     let sentence = format!("GStreamer lacks {}: install the plugins that hold it", lacks.join(", "));
-                    warn!(stream = %self.stream.name, "{} cannot be made: {sentence}", output.made.as_str());
+                    if !matches!(output.made, Made::Rung(_)) {
+                        warn!(stream = %self.stream.name, "{} cannot be made: {sentence}", output.made.as_str());
+                    }
                     Making::Unavailable(sentence.into())
                 }
             };
@@ -430,27 +563,63 @@ impl Task {
 
     // ---- endings ----
 
-    fn close_output(&mut self, at: usize) -> Result<(), String> {
-        let Some(reading) = &mut self.outputs[at].reading else { return Ok(()) };
+    /// One output is not wanted any more.
+    fn leave(&mut self, made: Made) -> Result<(), String> {
+        let Some(id) = self.outputs[made.index()].lane else { return Ok(()) };
+        let Some(reading) = &mut self.lanes[usize::from(id)] else { return Ok(()) };
+        if reading.lane.is_closing() {
+            return Ok(());
+        }
+        if reading.lane.outputs().count() == 1 {
+            return self.close_lane(id);
+        }
+        let order = reading.lane.leave(made);
+        self.forget(made);
+        self.send(order)
+    }
+
+    fn close_lane(&mut self, id: LaneId) -> Result<(), String> {
+        let Some(reading) = &mut self.lanes[usize::from(id)] else { return Ok(()) };
+        if reading.lane.is_closing() {
+            return Ok(());
+        }
         let mut orders = Vec::new();
         let nothing_to_wait_for = reading.lane.close(&mut orders);
         orders.into_iter().try_for_each(|order| self.send(order))?;
-        if nothing_to_wait_for {
-            self.forget_lane(at);
+        if nothing_to_wait_for { self.finish_lane(id, Instant::now()) } else { Ok(()) }
+    }
+
+    /// Nothing comes of a lane any more.
+    fn finish_lane(&mut self, id: LaneId, now: Instant) -> Result<(), String> {
+        let Some(mut reading) = self.lanes[usize::from(id)].take() else { return Ok(()) };
+        for made in reading.lane.outputs().collect::<Vec<_>>() {
+            let order = reading.lane.leave(made);
+            self.send(order)?;
+            let output = &mut self.outputs[made.index()];
+            if output.lane == Some(id) {
+                self.forget(made);
+            } else if output.leaving == Some(id) {
+                output.leaving = None;
+                let held = std::mem::take(&mut output.held);
+                let Some(lane) = output.lane else { continue };
+                held.into_iter().try_for_each(|report| self.handle_lane_report(lane, report, now))?;
+            }
         }
         Ok(())
     }
 
-    fn forget_lane(&mut self, at: usize) {
+    /// An output is not made now.
+    fn forget(&mut self, made: Made) {
         let epoch = self.stream.present().epoch;
-        let output = &mut self.outputs[at];
-        if output.reading.take().is_some() {
-            self.shared.metrics.outputs(output.made).dec();
-            if let Some(leave) = output.history.settle(epoch) {
-                self.stream.push_made(output.made, leave);
+        let output = &mut self.outputs[made.index()];
+        output.held.clear();
+        if output.lane.take().is_some() {
+            self.shared.metrics.outputs(made).dec();
+            if let Some(leave) = self.histories[made.index()].settle(epoch) {
+                self.stream.push_made(made, leave);
             }
-            if self.stream.making(output.made) == Making::Running {
-                self.stream.set_making(output.made, Making::Idle);
+            if self.stream.making(made) == Making::Running {
+                self.stream.set_making(made, Making::Idle);
             }
         }
     }
@@ -459,7 +628,11 @@ impl Task {
     fn take_child(&mut self) -> Option<Running> {
         let child = self.child.take()?;
         self.shared.metrics.workers.dec();
-        (0..self.outputs.len()).for_each(|at| self.forget_lane(at));
+        self.lanes = Default::default();
+        for made in Made::ALL {
+            self.outputs[made.index()].leaving = None;
+            self.forget(made);
+        }
         Some(child)
     }
 
@@ -500,23 +673,49 @@ impl Reading {
         self.unhandled.extend(items);
         next
     }
+
+    /// Of the next Item, in the stream's window.
+    fn position(&self) -> u64 {
+        self.cursor.position() - self.unhandled.len() as u64
+    }
+
+    /// When it is shown, if the next Item is a keyframe of what pictures are made of.
+    fn next_keyframe(&self) -> Option<Timestamp> {
+        match self.unhandled.front() {
+            Some(Item::Sample(sample)) if self.lane.kind().is_picture() && sample.track.id == TrackId::VIDEO => {
+                sample.keyframe.then_some(sample.pts)
+            }
+            _ => None,
+        }
+    }
+}
+
+fn lanes_of(made: Made) -> std::ops::Range<LaneId> {
+    match made {
+        Made::Opus => OPUS_LANE..OPUS_LANE + 1,
+        Made::Aac => AAC_LANE..AAC_LANE + 1,
+        Made::Video | Made::Rung(_) => PICTURE_LANES,
+    }
 }
 
 fn is_fed(made: Made, present: &Present) -> bool {
     present.epoch.is_some() && present.tracks.iter().flatten().any(|track| lane::feeds(made, track))
 }
 
-/// Where a lane begins to read, with all that is there already, and the epoch of the first of it.
-fn begin(stream: &Stream, made: Made, history: &History) -> (Option<u64>, Cursor<Item>, VecDeque<Item>) {
+/// Where a lane of these outputs begins to read, with all that is there already, and the epoch of the first of it.
+fn begin(stream: &Stream, group: &[Made], histories: &Histories) -> (Option<u64>, Cursor<Item>, VecDeque<Item>) {
     loop {
         let epoch = stream.present().epoch;
-        let mut cursor = match made {
+        let mut cursor = match group[0] {
             // WebRTC has no use for sound of the past.
             Made::Opus => stream.subscribe(),
             Made::Aac => stream.subscribe_at_keyframe(),
             // The open segment of those who package is to be whole.
-            Made::Video => match epoch.and_then(|epoch| stream.cut(epoch)) {
-                Some(cut) => stream.subscribe_before(history.resumable(epoch, cut).unwrap_or(cut)),
+            Made::Video | Made::Rung(_) => match epoch.and_then(|epoch| stream.begin_of(group[0], epoch)) {
+                Some(cut) => {
+                    let resumed = group.iter().map(|made| histories[made.index()].resumable(epoch, cut).unwrap_or(cut));
+                    stream.subscribe_before(resumed.fold(cut, Timestamp::min))
+                }
                 None => stream.subscribe_at_keyframe(),
             },
         };

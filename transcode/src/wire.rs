@@ -10,13 +10,13 @@ use std::{marker::PhantomData, sync::Arc};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use media_core::{
-    Parameters, Timescale, Timestamp, Track, TrackId,
+    Parameters, Rung, Timescale, Timestamp, Track, TrackId,
     codec::{aac, av1, h264, hevc, opus},
     stream::Made,
 };
 
 /// Both programs are installed together; a pair that differs must say so and not guess.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 /// The largest picture of 8K intra-only video fits; a length above it is a broken peer.
 pub const FRAME_BYTES_MAX: usize = 8 << 20;
 /// Longest text in a message: a sentence.
@@ -28,7 +28,7 @@ const READ_BYTES: usize = 16 << 10;
 /// otherwise keep all that was read with it.
 const OWN_BYTES_MAX: usize = READ_BYTES / 2;
 
-/// The version, the tag and the output.
+/// The version, the tag and the lane.
 const FRAME_BYTES_MIN: usize = 3;
 
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -45,6 +45,15 @@ pub enum Error {
     Field(&'static str),
 }
 
+/// A way through the child with its own input: one for each kind of sound, and some for pictures. Everything that is made
+/// of a picture goes one way, decoded once; what is asked for later catches up on a way of its own first.
+pub type LaneId = u8;
+pub const OPUS_LANE: LaneId = 0;
+pub const AAC_LANE: LaneId = 1;
+pub const PICTURE_LANES: std::ops::Range<LaneId> = 2..LANES as LaneId;
+/// One that lives, and three that catch up with it: each decodes by itself for some seconds.
+pub const LANES: usize = 6;
+
 /// One coded unit on its way to or from the encoder.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Coded {
@@ -53,6 +62,10 @@ pub struct Coded {
     /// Ticks; 0 where only the next one tells.
     pub duration: u32,
     pub keyframe: bool,
+    /// A segment begins with it.
+    pub cut: bool,
+    /// It has just come: where there is too much of it, some may be left out.
+    pub live: bool,
     pub payload: Bytes,
 }
 
@@ -67,19 +80,39 @@ pub struct Wish {
     pub frame_rate: f64,
     /// Everything up to this time is already made: output begins behind it.
     pub after: Option<Timestamp>,
+    /// Of a picture.
+    pub picture: Picture,
 }
 
-/// From the server to its child. Each output has a lane of its own, so one never waits for another.
+/// How a picture is made of the source's (`media_core::Rung`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Picture {
+    /// Its shorter side, at most.
+    pub lines: u32,
+    /// Every how many-th picture is taken, counted from each cut.
+    pub divisor: u32,
+    /// Pictures of the source in a Part: keyframes between cuts open one.
+    pub in_part: u32,
+    /// How much of the bit rate may come at once.
+    pub buffer_ms: u32,
+    /// Between cuts, keyframes come so far apart; 0: where the source's are.
+    pub gop_ms: u32,
+}
+
+/// From the server to its child. A lane never waits for another.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Order {
-    Open(Made, Wish),
+    /// The lane makes this, too, from the next Sample on.
+    Make(LaneId, Made, Wish),
+    /// It does so no longer.
+    Leave(LaneId, Made),
     /// What the Samples that follow were coded under.
-    Track(Made, Arc<Track>),
-    Sample(Made, Coded),
+    Track(LaneId, Arc<Track>),
+    Sample(LaneId, Coded),
     /// The run is over: give out what is held back, forget the rest, then answer `Ended`.
-    End(Made),
+    End(LaneId),
     /// The next picture shall be a keyframe.
-    Keyframe(Made),
+    Keyframe(LaneId, Made),
 }
 
 /// From the child.
@@ -89,14 +122,16 @@ pub enum Report {
     Hello {
         missing: Vec<(Made, String)>,
     },
-    Track(Made, Arc<Track>),
-    Sample(Made, Coded),
+    Track(LaneId, Made, Arc<Track>),
+    Sample(LaneId, Made, Coded),
     /// So many Samples of the lane have left its queue.
-    Consumed(Made, u32),
+    Consumed(LaneId, u32),
     /// Nothing more comes of the run that was ended.
-    Ended(Made),
-    /// It cannot be made of the track that was given. What is missing, as a sentence.
-    Refused(Made, String),
+    Ended(LaneId),
+    /// Nothing can be made of the track that the lane was given. What is missing, as a sentence.
+    Refused(LaneId, String),
+    /// So many pictures were left out: the encoder was too slow for them.
+    Shed(Made, u32),
     /// For the log.
     Note(String),
 }
@@ -106,6 +141,21 @@ pub enum Report {
 pub struct Frame {
     pub head: Bytes,
     pub payload: Bytes,
+}
+
+impl Default for Picture {
+    /// As the source's.
+    fn default() -> Self {
+        Self { lines: u32::MAX, divisor: 1, in_part: 1, buffer_ms: 400, gop_ms: 0 }
+    }
+}
+
+impl From<&Rung> for Picture {
+    fn from(rung: &Rung) -> Self {
+        let Rung { setting, divisor, in_part, .. } = *rung;
+        let (divisor, in_part) = (divisor.max(1), in_part.max(1));
+        Self { lines: setting.lines, divisor, in_part, buffer_ms: setting.buffer_ms, gop_ms: setting.gop_ms }
+    }
 }
 
 impl Frame {
@@ -179,30 +229,35 @@ impl<M: Message> Reader<M> {
 impl Message for Order {
     fn write(&self, fields: &mut BytesMut) -> Bytes {
         match self {
-            Self::Open(made, wish) => {
-                put(fields, 1, *made);
-                fields.put_u32(wish.bitrate);
-                fields.put_u32(wish.announced_bitrate);
-                fields.put_f64(wish.frame_rate);
-                put_timestamp(fields, wish.after.unwrap_or(Timestamp::ZERO));
-                fields.put_u8(wish.after.is_some().into());
+            Self::Make(lane, made, wish) => {
+                put(fields, 1, *lane);
+                fields.put_u8(made.index() as u8);
+                put_wish(fields, wish);
                 Bytes::new()
             }
-            Self::Track(made, track) => put_track(fields, *made, track),
-            Self::Sample(made, coded) => put_coded(fields, *made, coded),
-            Self::End(made) => put(fields, 4, *made),
-            Self::Keyframe(made) => put(fields, 5, *made),
+            Self::Track(lane, track) => {
+                put(fields, 2, *lane);
+                put_track(fields, track)
+            }
+            Self::Sample(lane, coded) => {
+                put(fields, 3, *lane);
+                put_coded(fields, coded)
+            }
+            Self::End(lane) => put(fields, 4, *lane),
+            Self::Keyframe(lane, made) => put_pair(fields, 5, *lane, *made),
+            Self::Leave(lane, made) => put_pair(fields, 6, *lane, *made),
         }
     }
 
     fn read(tag: u8, mut fields: Bytes) -> Result<Self, Error> {
-        let made = take_made(&mut fields)?;
+        let lane = take_lane(&mut fields)?;
         Ok(match tag {
-            1 => Self::Open(made, take_wish(&mut fields)?),
-            TRACK => Self::Track(made, take_track(fields)?.into()),
-            SAMPLE => Self::Sample(made, take_coded(fields)?),
-            4 => Self::End(made),
-            5 => Self::Keyframe(made),
+            1 => Self::Make(lane, take_made(&mut fields)?, take_wish(&mut fields)?),
+            2 => Self::Track(lane, take_track(fields)?.into()),
+            3 => Self::Sample(lane, take_coded(fields)?),
+            4 => Self::End(lane),
+            5 => Self::Keyframe(lane, take_made(&mut fields)?),
+            6 => Self::Leave(lane, take_made(&mut fields)?),
             _ => return Err(Error::Tag(tag)),
         })
     }
@@ -215,22 +270,34 @@ impl Message for Report {
                 fields.put_u8(16);
                 fields.put_u8(u8::try_from(missing.len()).unwrap_or(u8::MAX));
                 for (made, element) in missing.iter().take(usize::from(u8::MAX)) {
-                    fields.put_u8(*made as u8);
+                    fields.put_u8(made.index() as u8);
                     put_text(fields, element);
                 }
                 Bytes::new()
             }
-            Self::Track(made, track) => put_track(fields, *made, track),
-            Self::Sample(made, coded) => put_coded(fields, *made, coded),
-            Self::Consumed(made, samples) => {
-                put(fields, 17, *made);
+            Self::Track(lane, made, track) => {
+                put_pair(fields, 22, *lane, *made);
+                put_track(fields, track)
+            }
+            Self::Sample(lane, made, coded) => {
+                put_pair(fields, 23, *lane, *made);
+                put_coded(fields, coded)
+            }
+            Self::Consumed(lane, samples) => {
+                put(fields, 17, *lane);
                 fields.put_u32(*samples);
                 Bytes::new()
             }
-            Self::Ended(made) => put(fields, 18, *made),
-            Self::Refused(made, sentence) => {
-                put(fields, 20, *made);
+            Self::Ended(lane) => put(fields, 18, *lane),
+            Self::Refused(lane, sentence) => {
+                put(fields, 20, *lane);
                 put_text(fields, sentence);
+                Bytes::new()
+            }
+            Self::Shed(made, pictures) => {
+                fields.put_u8(21);
+                fields.put_u8(made.index() as u8);
+                fields.put_u32(*pictures);
                 Bytes::new()
             }
             Self::Note(text) => {
@@ -248,24 +315,38 @@ impl Message for Report {
                 let missing = (0..count).map(|_| Ok((take_made(&mut fields)?, take_text(&mut fields)?)));
                 Self::Hello { missing: missing.collect::<Result<_, _>>()? }
             }
-            TRACK => Self::Track(take_made(&mut fields)?, take_track(fields)?.into()),
-            SAMPLE => Self::Sample(take_made(&mut fields)?, take_coded(fields)?),
-            17 => Self::Consumed(take_made(&mut fields)?, fields.try_get_u32().map_err(|_| Error::Short)?),
-            18 => Self::Ended(take_made(&mut fields)?),
+            17 => Self::Consumed(take_lane(&mut fields)?, take_u32(&mut fields)?),
+            18 => Self::Ended(take_lane(&mut fields)?),
             19 => Self::Note(take_text(&mut fields)?),
-            20 => Self::Refused(take_made(&mut fields)?, take_text(&mut fields)?),
+            20 => Self::Refused(take_lane(&mut fields)?, take_text(&mut fields)?),
+            21 => Self::Shed(take_made(&mut fields)?, take_u32(&mut fields)?),
+            22 => Self::Track(take_lane(&mut fields)?, take_made(&mut fields)?, take_track(fields)?.into()),
+            23 => Self::Sample(take_lane(&mut fields)?, take_made(&mut fields)?, take_coded(fields)?),
             _ => return Err(Error::Tag(tag)),
         })
     }
 }
 
-const TRACK: u8 = 2;
-const SAMPLE: u8 = 3;
-
-fn put(fields: &mut BytesMut, tag: u8, made: Made) -> Bytes {
+fn put(fields: &mut BytesMut, tag: u8, lane: LaneId) -> Bytes {
     fields.put_u8(tag);
-    fields.put_u8(made as u8);
+    fields.put_u8(lane);
     Bytes::new()
+}
+
+fn put_pair(fields: &mut BytesMut, tag: u8, lane: LaneId, made: Made) -> Bytes {
+    put(fields, tag, lane);
+    fields.put_u8(made.index() as u8);
+    Bytes::new()
+}
+
+fn put_wish(fields: &mut BytesMut, wish: &Wish) {
+    fields.put_u32(wish.bitrate);
+    fields.put_u32(wish.announced_bitrate);
+    fields.put_f64(wish.frame_rate);
+    put_timestamp(fields, wish.after.unwrap_or(Timestamp::ZERO));
+    fields.put_u8(wish.after.is_some().into());
+    let Picture { lines, divisor, in_part, buffer_ms, gop_ms } = wish.picture;
+    [lines, divisor, in_part, buffer_ms, gop_ms].into_iter().for_each(|number| fields.put_u32(number));
 }
 
 fn put_timestamp(fields: &mut BytesMut, timestamp: Timestamp) {
@@ -279,8 +360,7 @@ fn put_text(fields: &mut BytesMut, text: &str) {
     fields.put_slice(text);
 }
 
-fn put_track(fields: &mut BytesMut, made: Made, track: &Track) -> Bytes {
-    put(fields, TRACK, made);
+fn put_track(fields: &mut BytesMut, track: &Track) -> Bytes {
     fields.put_u32(track.timescale.ticks_per_second());
     let (codec, parameters) = match &track.parameters {
         Parameters::H264(p) => (0, p.record.clone()),
@@ -293,13 +373,21 @@ fn put_track(fields: &mut BytesMut, made: Made, track: &Track) -> Bytes {
     parameters
 }
 
-fn put_coded(fields: &mut BytesMut, made: Made, coded: &Coded) -> Bytes {
-    put(fields, SAMPLE, made);
+fn put_coded(fields: &mut BytesMut, coded: &Coded) -> Bytes {
     put_timestamp(fields, coded.pts);
     fields.put_i64(coded.dts.ticks_in(coded.pts.scale));
     fields.put_u32(coded.duration);
-    fields.put_u8(coded.keyframe.into());
+    fields.put_u8(u8::from(coded.keyframe) | u8::from(coded.cut) << 1 | u8::from(coded.live) << 2);
     coded.payload.clone()
+}
+
+fn take_lane(fields: &mut Bytes) -> Result<LaneId, Error> {
+    let number = fields.try_get_u8().map_err(|_| Error::Short)?;
+    if usize::from(number) < LANES { Ok(number) } else { Err(Error::Field("lane")) }
+}
+
+fn take_u32(fields: &mut Bytes) -> Result<u32, Error> {
+    fields.try_get_u32().map_err(|_| Error::Short)
 }
 
 fn take_made(fields: &mut Bytes) -> Result<Made, Error> {
@@ -313,7 +401,7 @@ fn take_timestamp(fields: &mut Bytes) -> Result<Timestamp, Error> {
 }
 
 fn take_timescale(fields: &mut Bytes) -> Result<Timescale, Error> {
-    let ticks = fields.try_get_u32().map_err(|_| Error::Short)?;
+    let ticks = take_u32(fields)?;
     Timescale::new(ticks).ok_or(Error::Field("timescale"))
 }
 
@@ -326,12 +414,17 @@ fn take_text(fields: &mut Bytes) -> Result<String, Error> {
 }
 
 fn take_wish(fields: &mut Bytes) -> Result<Wish, Error> {
-    let bitrate = fields.try_get_u32().map_err(|_| Error::Short)?;
-    let announced_bitrate = fields.try_get_u32().map_err(|_| Error::Short)?;
+    let (bitrate, announced_bitrate) = (take_u32(fields)?, take_u32(fields)?);
     let frame_rate = fields.try_get_f64().map_err(|_| Error::Short)?;
     let after = take_timestamp(fields)?;
     let has_after = fields.try_get_u8().map_err(|_| Error::Short)? != 0;
-    Ok(Wish { bitrate, announced_bitrate, frame_rate, after: has_after.then_some(after) })
+    let [lines, divisor, in_part, buffer_ms, gop_ms] =
+        [take_u32(fields)?, take_u32(fields)?, take_u32(fields)?, take_u32(fields)?, take_u32(fields)?];
+    if divisor == 0 || in_part == 0 {
+        return Err(Error::Field("picture"));
+    }
+    let picture = Picture { lines, divisor, in_part, buffer_ms, gop_ms };
+    Ok(Wish { bitrate, announced_bitrate, frame_rate, after: has_after.then_some(after), picture })
 }
 
 fn take_track(mut fields: Bytes) -> Result<Track, Error> {
@@ -356,9 +449,10 @@ fn opus_parameters(fields: &[u8]) -> Option<Parameters> {
 fn take_coded(mut fields: Bytes) -> Result<Coded, Error> {
     let pts = take_timestamp(&mut fields)?;
     let dts = Timestamp::new(fields.try_get_i64().map_err(|_| Error::Short)?, pts.scale);
-    let duration = fields.try_get_u32().map_err(|_| Error::Short)?;
-    let keyframe = fields.try_get_u8().map_err(|_| Error::Short)? != 0;
-    Ok(Coded { pts, dts, duration, keyframe, payload: fields })
+    let duration = take_u32(&mut fields)?;
+    let flags = fields.try_get_u8().map_err(|_| Error::Short)?;
+    let [keyframe, cut, live] = [0, 1, 2].map(|bit| flags >> bit & 1 == 1);
+    Ok(Coded { pts, dts, duration, keyframe, cut, live, payload: fields })
 }
 
 /// For the fuzz target: bytes of either side, at once and cut in two, must say the same; what is read is written back
@@ -403,7 +497,7 @@ mod tests {
 
     fn coded(bytes: &'static [u8]) -> Coded {
         let pts = Timestamp::new(-7, Timescale::new(90_000).unwrap());
-        Coded { pts, dts: pts, duration: 960, keyframe: true, payload: Bytes::from_static(bytes) }
+        Coded { pts, dts: pts, duration: 960, keyframe: true, cut: true, live: false, payload: Bytes::from_static(bytes) }
     }
 
     fn opus_track() -> Track {
@@ -427,28 +521,33 @@ mod tests {
         let aac = aac::Parameters::parse(Bytes::from_static(&[0x11, 0x90])).unwrap();
         let hevc = hevc::Parameters::parse(Bytes::from_static(HVCC)).unwrap();
         let av1 = av1::Parameters::parse(Bytes::from_static(AV1C)).unwrap();
-        let wish = Wish { bitrate: 1, announced_bitrate: 2, frame_rate: 29.97, after: Some(Timestamp::from_millis(-4)) };
+        let picture = Picture { lines: 720, divisor: 6, in_part: 6, buffer_ms: 2000, gop_ms: 4000 };
+        let after = Some(Timestamp::from_millis(-4));
+        let wish = Wish { bitrate: 1, announced_bitrate: 2, frame_rate: 29.97, after, picture };
         vec![
-            Order::Open(Made::Video, wish),
-            Order::Open(Made::Opus, Wish::default()),
-            Order::Track(Made::Opus, Track { parameters: Parameters::Aac(aac), ..opus_track() }.into()),
-            Order::Track(Made::Video, picture_track(Parameters::Hevc(hevc))),
-            Order::Track(Made::Video, picture_track(Parameters::Av1(av1))),
-            Order::Sample(Made::Aac, coded(b"abc")),
-            Order::Sample(Made::Video, coded(b"")),
-            Order::End(Made::Opus),
-            Order::Keyframe(Made::Video),
+            Order::Make(2, Made::Video, wish.clone()),
+            Order::Make(5, Made::Rung(6), wish),
+            Order::Make(OPUS_LANE, Made::Opus, Wish::default()),
+            Order::Track(OPUS_LANE, Track { parameters: Parameters::Aac(aac), ..opus_track() }.into()),
+            Order::Track(2, picture_track(Parameters::Hevc(hevc))),
+            Order::Track(2, picture_track(Parameters::Av1(av1))),
+            Order::Sample(AAC_LANE, coded(b"abc")),
+            Order::Sample(2, coded(b"")),
+            Order::End(OPUS_LANE),
+            Order::Keyframe(2, Made::Video),
+            Order::Leave(5, Made::Rung(6)),
         ]
     }
 
     fn reports() -> Vec<Report> {
         vec![
             Report::Hello { missing: vec![(Made::Video, "x264enc".into()), (Made::Aac, "avenc_aac".into())] },
-            Report::Track(Made::Opus, opus_track().into()),
-            Report::Sample(Made::Opus, coded(b"opus")),
-            Report::Consumed(Made::Video, 3),
-            Report::Ended(Made::Video),
-            Report::Refused(Made::Video, "no decoder of AV1 is installed".into()),
+            Report::Track(OPUS_LANE, Made::Opus, opus_track().into()),
+            Report::Sample(3, Made::Rung(1), coded(b"picture")),
+            Report::Consumed(2, 3),
+            Report::Ended(2),
+            Report::Refused(2, "no decoder of AV1 is installed".into()),
+            Report::Shed(Made::Rung(2), 7),
             Report::Note("ein Wort für das Protokoll".into()),
         ]
     }
@@ -470,11 +569,13 @@ mod tests {
             dts: Timestamp::ZERO,
             duration: 960,
             keyframe: true,
+            cut: false,
+            live: true,
             payload: Bytes::from(vec![7; bytes]),
         };
         let mut reader = Reader::<Order>::default();
         for bytes in [300, 300, OWN_BYTES_MAX / 2] {
-            reader.buffer().put(Order::Sample(Made::Opus, coded(bytes)).encode().into_buf());
+            reader.buffer().put(Order::Sample(OPUS_LANE, coded(bytes)).encode().into_buf());
         }
         let mut read = 0;
         while let Some(Order::Sample(_, coded)) = reader.next_message().unwrap() {
@@ -512,11 +613,12 @@ mod tests {
         check(&[0xff, 0, 0, 0], Error::TooLong(0xff00_0000));
         check(&[0, 0, 0, 1, 1], Error::Short);
         check(&[0, 0, 0, 3, 9, 4, 0], Error::Version(9));
-        check(&[0, 0, 0, 3, 1, 4, 3], Error::Field("output"));
-        check(&[0, 0, 0, 3, 1, 99, 0], Error::Tag(99));
-        check(&[0, 0, 0, 3, 1, 3, 0], Error::Short);
-        check(&[0, 0, 0, 8, 1, 2, 0, 0, 0, 0, 0, 2], Error::Field("timescale"));
-        check(&[0, 0, 0, 9, 1, 2, 0, 0, 0, 0, 9, 2, 7], Error::Field("parameters"));
+        check(&[0, 0, 0, 3, 2, 4, 6], Error::Field("lane"));
+        check(&[0, 0, 0, 4, 2, 5, 2, 9], Error::Field("output"));
+        check(&[0, 0, 0, 3, 2, 99, 0], Error::Tag(99));
+        check(&[0, 0, 0, 3, 2, 3, 0], Error::Short);
+        check(&[0, 0, 0, 8, 2, 2, 0, 0, 0, 0, 0, 2], Error::Field("timescale"));
+        check(&[0, 0, 0, 9, 2, 2, 0, 0, 0, 0, 9, 2, 7], Error::Field("parameters"));
     }
 
     #[test]

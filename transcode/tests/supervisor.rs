@@ -27,7 +27,7 @@ use media_core::{
 use tokio::time::sleep;
 use transcode::{
     Config, Transcoder,
-    wire::{Coded, Message, Order, Reader, Report},
+    wire::{Coded, LaneId, Message, Order, PICTURE_LANES, Reader, Report},
 };
 
 // ---- the child ------------------------------------------------------------------------------------------------------
@@ -56,6 +56,7 @@ fn worker_of_the_others() {
         _ => say(Report::Hello { missing: Vec::new() }),
     }
     let (mut reader, mut bytes, mut samples) = (Reader::<Order>::default(), vec![0; 4096], 0);
+    let mut makes = Vec::new();
     loop {
         if behaviour == "stuck" {
             std::thread::park();
@@ -67,35 +68,45 @@ fn worker_of_the_others() {
         reader.buffer().extend_from_slice(&bytes[..length]);
         while let Some(order) = reader.next_message().unwrap() {
             match order {
-                Order::Track(Made::Video, _) if behaviour == "choosy" => {
-                    say(Report::Refused(Made::Video, "no decoder of it is installed".into()));
+                Order::Make(lane, made, _) => makes.push((lane, made)),
+                Order::Leave(lane, made) => makes.retain(|known| *known != (lane, made)),
+                Order::Track(lane, _) if behaviour == "choosy" && PICTURE_LANES.contains(&lane) => {
+                    say(Report::Refused(lane, "no decoder of it is installed".into()));
                 }
-                Order::Track(made, _) => say(Report::Track(made, Arc::new(opus_track()))),
-                Order::Sample(made, coded) => {
+                Order::Track(lane, _) => {
+                    of(&makes, lane).for_each(|made| say(Report::Track(lane, made, Arc::new(opus_track()))));
+                }
+                Order::Sample(lane, coded) => {
                     samples += 1;
+                    let make = || of(&makes, lane).for_each(|made| say(made_of(lane, made, &coded)));
                     match behaviour.as_str() {
                         "deaf" => (),
-                        "blind" | "startled" | "choosy" if made == Made::Video => say(Report::Consumed(made, 1)),
-                        "miser" => say(made_of(made, &coded)),
-                        "liar" => say(Report::Consumed(made, 1_000_000)),
+                        "blind" | "startled" | "choosy" if PICTURE_LANES.contains(&lane) => say(Report::Consumed(lane, 1)),
+                        "miser" => make(),
+                        "liar" => say(Report::Consumed(lane, 1_000_000)),
                         "dies" if samples == 20 => exit(7),
                         _ => {
-                            say(Report::Consumed(made, 1));
-                            say(made_of(made, &coded));
+                            say(Report::Consumed(lane, 1));
+                            make();
                         }
                     }
                 }
-                Order::End(made) => say(Report::Ended(made)),
-                Order::Keyframe(Made::Video) if behaviour == "startled" => exit(9),
-                Order::Open(..) | Order::Keyframe(_) => (),
+                Order::End(lane) => say(Report::Ended(lane)),
+                Order::Keyframe(_, Made::Video) if behaviour == "startled" => exit(9),
+                Order::Keyframe(..) => (),
             }
         }
     }
 }
 
-fn made_of(made: Made, coded: &Coded) -> Report {
+fn of(makes: &[(LaneId, Made)], lane: LaneId) -> impl Iterator<Item = Made> {
+    makes.iter().filter(move |(known, _)| *known == lane).map(|(_, made)| *made)
+}
+
+fn made_of(lane: LaneId, made: Made, coded: &Coded) -> Report {
     let pts = coded.pts.to(opus_track().timescale);
-    Report::Sample(made, Coded { pts, dts: pts, duration: 960, keyframe: true, payload: coded.payload.clone() })
+    let (cut, live, payload) = (false, true, coded.payload.clone());
+    Report::Sample(lane, made, Coded { pts, dts: pts, duration: 960, keyframe: true, cut, live, payload })
 }
 
 fn opus_track() -> Track {

@@ -62,7 +62,7 @@ pub struct Broadcast {
     decodable: Tracks,
     made_decodable: bool,
     /// Of what is made, the epoch that its run named.
-    joined: [Option<u64>; Made::ALL.len()],
+    joined: [Option<u64>; Made::COUNT],
     /// Of each track, the last time that went out.
     sent: [Option<u64>; TrackId::COUNT],
     /// Tracks of which something went out in this epoch.
@@ -110,9 +110,9 @@ pub struct Outgoing {
 
 /// A set of tracks, by `TrackId::index`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tracks(u16);
+pub struct Tracks(u32);
 
-const _: () = assert!(TrackId::COUNT <= u16::BITS as usize);
+const _: () = assert!(TrackId::COUNT <= u32::BITS as usize);
 
 impl Tracks {
     pub fn has(self, track: TrackId) -> bool {
@@ -184,13 +184,13 @@ impl Broadcast {
     pub fn handle_made(&mut self, made: Made, item: &Item) {
         match item {
             Item::Join { epoch, .. } => {
-                self.joined[made as usize] = Some(*epoch);
+                self.joined[made.index()] = Some(*epoch);
                 self.made_decodable &= made != Made::Video;
             }
             Item::Sample(sample) if self.is_of_this_run(made, sample) => match made {
                 Made::Video => self.made_picture(sample),
                 Made::Opus if self.aac => self.send(TrackId::AUDIO, sample),
-                Made::Opus | Made::Aac => {}
+                Made::Opus | Made::Aac | Made::Rung(_) => {}
             },
             _ => {}
         }
@@ -213,7 +213,7 @@ impl Broadcast {
 
     /// What is made is read from another place on: which run that is must show itself anew.
     pub fn subscribed(&mut self, made: Made) {
-        self.joined[made as usize] = None;
+        self.joined[made.index()] = None;
         self.made_decodable &= made != Made::Video;
     }
 
@@ -240,7 +240,7 @@ impl Broadcast {
                 Picture::Source => false,
             },
             Made::Opus => self.aac,
-            Made::Aac => false,
+            Made::Aac | Made::Rung(_) => false,
         }
     }
 
@@ -376,7 +376,7 @@ impl Broadcast {
 
     /// A run that was already under way shows whose it is by its time alone.
     fn is_of_this_run(&self, made: Made, sample: &Sample) -> bool {
-        match self.joined[made as usize] {
+        match self.joined[made.index()] {
             Some(epoch) => Some(epoch) == self.epoch,
             None => self.started.is_some_and(|started| sample.received >= started),
         }

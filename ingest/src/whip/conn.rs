@@ -150,7 +150,7 @@ impl Conn {
     }
 
     /// Of the tracks whose bits are set.
-    fn ask_for(&self, wanted: u16) {
+    fn ask_for(&self, wanted: u32) {
         for track in (0..TrackId::COUNT).filter(|track| wanted >> track & 1 == 1) {
             if let Some(layer) = self.publisher.layer_of(track) {
                 self.ask(layer);

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use media_core::{Rung, StreamName, TrackId, advice::Advice};
+use media_core::{StreamName, TrackId, advice::Advice};
 use tokio::sync::{Notify, watch};
 
 use super::{
@@ -62,7 +62,8 @@ pub(super) struct Shown {
 /// When viewers last asked for each rung; shared by those who serve them and the one who has it made.
 #[derive(Debug, Default)]
 pub(super) struct Asked {
-    last: Mutex<[Option<Instant>; Rung::LADDER.len()]>,
+    /// By `TrackId::rung_number`.
+    last: Mutex<[Option<Instant>; TrackId::RUNGS_MAX as usize]>,
     news: Notify,
 }
 

@@ -7,7 +7,7 @@ use std::{
 
 use bytes::Bytes;
 use m3u8_rs::{AlternativeMedia, AlternativeMediaType, MasterPlaylist, QuotedOrUnquoted, Resolution, VariantStream};
-use media_core::{Parameters, Rung, Track, TrackId, TrackKind, rung};
+use media_core::{Parameters, Rung, Track, TrackId, TrackKind};
 
 use super::playlist::gzip;
 
@@ -70,12 +70,12 @@ pub struct Source<'a> {
 impl Source<'_> {
     /// BANDWIDTH and AVERAGE-BANDWIDTH: what the encoder is given, of which a segment may hold its buffer more, or what was
     /// `seen` of it; with the sound. `target_duration`: seconds of a segment.
-    pub fn cost_of_rung(&self, seen: &Bandwidth, configured: Option<u32>, target_duration: u32) -> (u64, u64) {
+    pub fn cost_of_rung(&self, rung: &Rung, seen: &Bandwidth, configured: Option<u32>, target_duration: u32) -> (u64, u64) {
         let source = self.main.peak.max(self.announced.unwrap_or(0));
-        let rate = configured.map_or_else(|| Rung::bitrate(source), u64::from);
+        let rate = configured.map_or_else(|| rung.bitrate(source), u64::from);
         let segment_ms = u64::from(target_duration.max(1)) * 1000;
         let sound = if self.sound.micros > 0 { self.sound.peak } else { AUDIO_BITRATE };
-        let peak = (rate + rate * u64::from(rung::BUFFER_MS) / segment_ms).max(seen.peak) + sound;
+        let peak = (rate + rate * u64::from(rung.setting.buffer_ms) / segment_ms).max(seen.peak) + sound;
         (peak, (seen.average().unwrap_or(rate) + sound).min(peak))
     }
 }
@@ -177,10 +177,11 @@ impl Offer {
     }
 
     /// Something made of the main picture, which is the first one; nothing where there is none.
-    pub fn add_rung(&mut self, uri: &'static str, bandwidth: (u64, u64)) {
+    pub fn add_rung(&mut self, uri: &'static str, rung: &Rung, bandwidth: (u64, u64)) {
         let Some(main) = self.videos.first() else { return };
-        let codec = Rung::codec_string(main.width, main.height);
-        let rung = Video { uri, codec, bandwidth, ..main.clone() };
+        let (width, height) = rung.setting.size((main.width, main.height));
+        let (codec, frame_rate) = (Rung::codec_string(width, height), main.frame_rate / f64::from(rung.divisor));
+        let rung = Video { uri, codec, width, height, frame_rate, bandwidth };
         self.rungs += 1;
         self.videos.insert(self.rungs, rung);
     }

@@ -14,7 +14,7 @@ use std::{
 
 use dashmap::DashMap;
 use media_core::{
-    Cursor, Item, Registry, Rung, Stream, StreamName, TrackId,
+    Cursor, Item, Ladder, Registry, Rung, Stream, StreamName, TrackId,
     advice::Advice,
     fanout::Next,
     stream::{Demand, Made, Making},
@@ -52,8 +52,11 @@ pub struct Config {
     pub keyframe_interval: Option<Duration>,
     /// There is a program that makes pictures: rungs are listed.
     pub rungs: bool,
-    /// Bits a second of those pictures; as the source has where `None`.
+    /// Bits a second of the one at the source's size; as the source has where `None`.
     pub made_bitrate: Option<u32>,
+    /// What is made of streams that have none of their own.
+    pub ladder: Ladder,
+    pub ladders: HashMap<StreamName, Ladder>,
     /// How long a rung is made after the last request for it.
     pub rung_idle: Duration,
 }
@@ -62,7 +65,16 @@ impl Default for Config {
     fn default() -> Self {
         let resume_window = Duration::from_secs(60);
         let rung_idle = Duration::from_secs(10);
-        Self { resume_window, target_duration_min: 0, keyframe_interval: None, rungs: false, made_bitrate: None, rung_idle }
+        Self {
+            resume_window,
+            target_duration_min: 0,
+            keyframe_interval: None,
+            rungs: false,
+            made_bitrate: None,
+            ladder: Ladder::default(),
+            ladders: HashMap::new(),
+            rung_idle,
+        }
     }
 }
 
@@ -214,12 +226,15 @@ impl Inner {
     fn settings(&self, name: &StreamName) -> Settings {
         let memory = self.memory.lock().unwrap_or_else(PoisonError::into_inner);
         let known = memory.get(name);
+        let configured = self.config.ladders.get(name).unwrap_or(&self.config.ladder);
+        let ladder = if self.config.rungs { configured.clone() } else { Ladder::default() };
         Settings {
-            target_duration_min: self.config.target_duration_min,
+            target_duration_min: self.config.target_duration_min.max(ladder.target_duration_min()),
             keyframe_interval: self.config.keyframe_interval,
             remembered_interval: known.and_then(|known| known.keyframe_interval),
             after_msn: known.map(|known| known.last_msn),
             made_bitrate: self.config.made_bitrate,
+            ladder,
         }
     }
 
@@ -253,7 +268,10 @@ struct Task {
     sound: Sound,
     /// AAC in the place of the publisher's Opus, from its first packet on while the stream lives.
     made: Option<(Demand, Cursor<Item>)>,
-    rungs: [Feed; Rung::LADDER.len()],
+    /// By `TrackId::rung_number`.
+    rungs: Vec<Feed>,
+    /// What the stream was told that can be made of it.
+    told: Option<Arc<[Rung]>>,
     /// When the resume window ends.
     away_until: Option<Instant>,
     /// Counted so far, by `TrackId::index`.
@@ -279,12 +297,14 @@ impl Task {
             advisor: Advisor::default(),
             sound: Sound::default(),
             made: None,
+            told: None,
             away_until: None,
             segments: [0; TrackId::COUNT],
         }
     }
 
     async fn run(mut self, mut cursor: Cursor<Item>) {
+        self.stream.decide_cuts();
         self.keep_rungs();
         let mut draining = self.inner.draining.subscribe();
         let (mut batch, mut made, mut of_rung) = (Vec::with_capacity(BATCH), Vec::new(), Vec::new());
@@ -415,8 +435,11 @@ impl Task {
             idle: self.inner.config.rung_idle,
         };
         let mut supplies = Supplies::default();
+        let rungs = self.presentation.rungs().cloned();
         for (at, (feed, supply)) in self.rungs.iter_mut().zip(&mut supplies).enumerate() {
-            *supply = feed.keep(asked.last(at), &place, now);
+            let always =
+                rungs.as_ref().is_some_and(|rungs| rungs.get(at).is_some_and(|rung| rung.setting.always)) && cuts.is_some();
+            *supply = feed.keep(asked.last(at), always, &place, now);
         }
         self.presentation.set_supplies(supplies);
     }
@@ -452,10 +475,25 @@ impl Task {
             if self.presentation.handle(&item, wall) == Verdict::Replace {
                 self.replace(wall);
             }
+            self.tell_of_cuts();
             if matches!(item, Item::Leave) {
                 self.show();
                 self.live.set_state(State::Away);
             }
+        }
+    }
+
+    /// Whoever makes rungs has to know before the next picture is decoded.
+    fn tell_of_cuts(&mut self) {
+        let epoch = self.presentation.epoch();
+        for (pts, cut) in self.presentation.take_decided() {
+            self.stream.decide_cut(epoch, pts, cut);
+        }
+        if let Some(rungs) =
+            self.presentation.rungs().filter(|rungs| !self.told.as_ref().is_some_and(|told| Arc::ptr_eq(told, rungs)))
+        {
+            self.told = Some(Arc::clone(rungs));
+            self.stream.set_rungs(Arc::clone(rungs));
         }
     }
 

@@ -20,7 +20,7 @@ use std::{
 };
 
 use media_core::{
-    Announcement, Item, Sample, Timestamp, TrackId,
+    Announcement, Item, Ladder, Rung, Sample, Timestamp, TrackId,
     timeline::{Cut, Grid, Hints, Place, Probe, State, Timeline},
 };
 
@@ -63,8 +63,9 @@ pub struct Settings {
     pub remembered_interval: Option<Duration>,
     /// The last media sequence number a viewer of this name can have seen.
     pub after_msn: Option<u64>,
-    /// Bits a second of a picture that is made, where that is configured.
+    /// Bits a second of a picture that is made at the source's size, where that is configured.
     pub made_bitrate: Option<u32>,
+    pub ladder: Ladder,
 }
 
 /// What an Item asks of the shell.
@@ -144,7 +145,13 @@ struct Running {
     lead_comes: bool,
     /// Segments closed since the presentation looked.
     closed: Vec<(TrackId, ClosedSegment)>,
+    /// All that can be made of the picture.
+    rungs: Arc<[Rung]>,
     supplies: Supplies,
+    /// Bits a second, as the publisher says.
+    announced: Option<u64>,
+    /// Of keyframes since the presentation looked, whether a segment begins there.
+    decided: Vec<(Timestamp, bool)>,
 }
 
 impl Presentation {
@@ -241,6 +248,16 @@ impl Presentation {
         self.running.as_ref().map(|running| &running.grid)
     }
 
+    /// All that can be made of the picture, once the grid is known.
+    pub fn rungs(&self) -> Option<&Arc<[Rung]>> {
+        self.running.as_ref().map(|running| &running.rungs)
+    }
+
+    /// Of keyframes since the last call, by the publisher's own clock: whether a segment begins there.
+    pub fn take_decided(&mut self) -> Vec<(Timestamp, bool)> {
+        self.running.as_mut().map(|running| std::mem::take(&mut running.decided)).unwrap_or_default()
+    }
+
     pub fn losses(&mut self) -> Losses {
         std::mem::take(&mut self.losses)
     }
@@ -276,6 +293,9 @@ impl Presentation {
         known.audio |= announcement.audio;
         known.frame_rate = announcement.frame_rate.or(known.frame_rate);
         known.bitrate = announcement.bitrate.or(known.bitrate);
+        if let Some(running) = &mut self.running {
+            running.announced = known.bitrate;
+        }
         known.keyframes_asked = announcement.keyframes_asked.or(known.keyframes_asked);
         self.offer_is_stale = true;
         // Whoever has several tells of all of them each time.
@@ -332,8 +352,8 @@ impl Presentation {
         self.queue_bytes = 0;
         let mut timeline = Timeline::new(State::new(&grid, wall, self.settings.after_msn));
         timeline.join(self.epoch);
-        let mut running = Running::new(timeline, grid, lead, now);
-        running.supplies = self.supplies;
+        let mut running = Running::new(timeline, grid, &self.settings.ladder, lead, now);
+        (running.supplies, running.announced) = (self.supplies, self.announcement.bitrate);
         let arrived = |sample: &Sample| wall - now.saturating_duration_since(sample.received);
         let first = queue.iter().position(|sample| sample.track.id == lead && sample.keyframe).unwrap_or(0);
         // PROGRAM-DATE-TIME begins with the least late of what is queued: that tells best when the first of it was made.
@@ -394,8 +414,9 @@ impl Presentation {
         let source = Source { main, sound, announced: self.announcement.bitrate };
         for rung in running.offered_rungs() {
             let target_duration = running.grid.target_duration;
-            let cost = source.cost_of_rung(&self.bandwidths[rung.id.index()], self.settings.made_bitrate, target_duration);
-            offer.add_rung(playlist_uri(rung.id), cost);
+            let configured = self.settings.made_bitrate.filter(|_| rung.is_alike());
+            let cost = source.cost_of_rung(&rung, &self.bandwidths[rung.id.index()], configured, target_duration);
+            offer.add_rung(playlist_uri(rung.id), &rung, cost);
         }
         // An average that moves is no reason to tell players anything.
         if !self.offer.as_ref().is_some_and(|known| known.says_the_same(&offer)) {

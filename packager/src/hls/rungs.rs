@@ -12,8 +12,8 @@ use std::{
 };
 
 use media_core::{
-    Cursor, Item, Rung, Sample, Stream, Timestamp, Track,
-    stream::{Demand, Making},
+    Cursor, Item, Sample, Stream, Timestamp, Track, TrackId,
+    stream::{Demand, Made, Making},
 };
 
 use super::presentation::Supply;
@@ -34,7 +34,8 @@ pub(super) struct Place {
 
 /// A rung on its way.
 pub(super) struct Feed {
-    rung: Rung,
+    id: TrackId,
+    made: Made,
     stream: Arc<Stream>,
     pub cursor: Cursor<Item>,
     /// Kept while it is wanted.
@@ -51,31 +52,36 @@ pub(super) struct Feed {
 }
 
 impl Feed {
-    pub fn all(stream: &Arc<Stream>) -> [Self; Rung::LADDER.len()] {
-        Rung::LADDER.map(|rung| Self {
-            rung,
+    /// By `TrackId::rung_number`.
+    pub fn all(stream: &Arc<Stream>) -> Vec<Self> {
+        let ids = (0..TrackId::RUNGS_MAX).filter_map(TrackId::rung);
+        let feed = |(id, made): (TrackId, Made)| Self {
+            id,
+            made,
             stream: Arc::clone(stream),
-            cursor: stream.subscribe_made(rung.made),
+            cursor: stream.subscribe_made(made),
             demand: None,
             wanted_until: None,
             ends_behind: None,
             ended: None,
             epoch: None,
             track: None,
-        })
+        };
+        ids.zip(std::iter::once(Made::Video).chain((1..).map(Made::Rung))).map(feed).collect()
     }
 
-    /// Has it made while it is asked for. Answers what the presentation may count on.
-    pub fn keep(&mut self, asked: Option<Instant>, place: &Place, now: Instant) -> Supply {
+    /// Has it made while it is asked for. Answers what the presentation may count on. `always`: it is asked for now.
+    pub fn keep(&mut self, asked: Option<Instant>, always: bool, place: &Place, now: Instant) -> Supply {
         let wait = place.idle.max(Duration::from_secs(place.target_duration.into()) * WANTED_TARGETS);
+        let asked = if always { Some(now) } else { asked };
         self.wanted_until = asked.map(|last| last + wait).filter(|until| *until > now);
-        let making = self.stream.making(self.rung.made);
+        let making = self.stream.making(self.made);
         let unavailable = matches!(making, Making::Unavailable(_));
         if self.wanted_until.is_some() {
             (self.ends_behind, self.ended) = (None, None);
-            self.stream.mark_cut(place.begin);
+            self.stream.mark_begin(self.made, place.begin);
             // Where it is not to be had, too: what is missing may be there by now.
-            self.demand.get_or_insert_with(|| self.stream.demand(self.rung.made));
+            self.demand.get_or_insert_with(|| self.stream.demand(self.made));
         } else if self.demand.is_some() {
             self.finish(place.cut);
         }
@@ -101,11 +107,11 @@ impl Feed {
 
     fn release(&mut self) {
         self.ends_behind = None;
-        self.stream.mark_cut(None);
+        self.stream.mark_begin(self.made, None);
         if let Some(demand) = self.demand.take() {
             demand.finish();
         }
-        if self.stream.is_demanded(self.rung.made) {
+        if self.stream.is_demanded(self.made) {
             // Others have it made: it goes on here, too.
             self.ended = None;
         }
@@ -138,7 +144,7 @@ impl Feed {
             return Arc::clone(own);
         }
         let Track { timescale, parameters, .. } = &*sample.track;
-        let own = Arc::new(Track { id: self.rung.id, timescale: *timescale, parameters: parameters.clone() });
+        let own = Arc::new(Track { id: self.id, timescale: *timescale, parameters: parameters.clone() });
         self.track = Some((Arc::clone(&sample.track), Arc::clone(&own)));
         own
     }

@@ -26,7 +26,7 @@ use axum::{
 };
 use bytes::Bytes;
 use chrono::{DateTime, SecondsFormat, Utc};
-use media_core::{Rung, StreamName, TrackId};
+use media_core::{StreamName, TrackId};
 use prometheus::IntGauge;
 use serde_json::json;
 use tokio::time::{Instant, timeout_at};
@@ -215,7 +215,7 @@ async fn media_playlist(inner: &Inner, live: &Live, id: TrackId, query: Option<&
         Ok(directives) => directives,
         Err(detail) => return problem(StatusCode::BAD_REQUEST, detail),
     };
-    if let Some(rung) = Rung::LADDER.iter().position(|rung| rung.id == id) {
+    if let Some(rung) = id.rung_number() {
         live.asked.ask(rung, Instant::now().into_std());
     }
     let until = Instant::now() + hold_max(live.front.borrow().target_duration);

@@ -49,7 +49,7 @@ fn a_change_is_a_discontinuity_at_one_number() {
         let mut run = Run::with(Settings::default());
         // What waits for its keyframe is left out, and a track that is gone has gaps.
         (run.regular, run.wild) = (false, true);
-        run.presentation.set_supplies([Supply::Cold]);
+        run.presentation.set_supplies([Supply::Cold; 7]);
         run.join(&runs[0]);
         for publisher in runs {
             run.go_on(publisher, 6.1);
@@ -83,7 +83,7 @@ fn a_change_is_a_discontinuity_at_one_number() {
     check("the picture goes and returns", &[before.clone(), of(None, sound()), before.clone()], 0, h264, true);
     let rung = |run: &mut Run| run.presentation.renditions().iter().any(|rendition| rendition.id == Rung::ALIKE.id);
     let mut run = Run::with(Settings::default());
-    run.presentation.set_supplies([Supply::Cold]);
+    run.presentation.set_supplies([Supply::Cold; 7]);
     run.join(&before);
     run.go_on(&before, 4.0);
     assert!(!rung(&mut run), "H.264 needs none");

@@ -88,7 +88,7 @@ fn play(gop: u64, pyramid: bool, seconds: i64, steps: &[(f64, Step)]) -> (Run, S
     (run.regular, run.wild) = (false, true);
     let mut steps: VecDeque<_> = steps.iter().copied().collect();
     let mut encoder = Encoder::default();
-    run.presentation.set_supplies([Supply::Cold]);
+    run.presentation.set_supplies([Supply::Cold; 7]);
     run.join(publisher);
     for (at_us, sample) in publisher.samples(run.now(), 0, seconds * 1_000_000) {
         run.now_us = at_us;
@@ -98,7 +98,7 @@ fn play(gop: u64, pyramid: bool, seconds: i64, steps: &[(f64, Step)]) -> (Run, S
         if let Some((_, step)) = steps.pop_front_if(|(at, _)| (*at * 1e6) as i64 <= at_us) {
             match step {
                 Step::Ask => {
-                    run.presentation.set_supplies([Supply::Awaited]);
+                    run.presentation.set_supplies([Supply::Awaited; 7]);
                     encoder.ask(cuts.map(|(_, _, begin)| begin), at_us);
                 }
                 Step::Leave => encoder.ends_behind = cuts.map(|(_, newest, _)| newest),
@@ -115,7 +115,7 @@ fn play(gop: u64, pyramid: bool, seconds: i64, steps: &[(f64, Step)]) -> (Run, S
         for made in encoder.make(at_us) {
             if ended && newest.is_some_and(|newest| made.pts >= newest) {
                 (encoder.runs, encoder.ends_behind) = (false, None);
-                run.presentation.set_supplies([Supply::Cold]);
+                run.presentation.set_supplies([Supply::Cold; 7]);
                 break;
             }
             run.give(&Item::Sample(Arc::new(made)));

@@ -22,10 +22,17 @@ fn sound() -> Arc<Track> {
     Arc::new(Track { id: TrackId::AUDIO, timescale: Timescale::new(48_000).unwrap(), parameters })
 }
 
+fn lane(made: Made, epoch: Option<u64>, now: Instant) -> Lane {
+    let id = if made.is_picture() { 2 } else { 0 };
+    let mut lane = Lane::new(id, made, epoch, now);
+    lane.make(made, Wish::default(), &History::default());
+    lane
+}
+
 /// One lane, the time, and what was sent and pushed as short words.
 struct Play {
     lane: Lane,
-    history: History,
+    histories: Histories,
     now: Instant,
     track: Arc<Track>,
     dropped: usize,
@@ -35,7 +42,7 @@ impl Play {
     fn new(made: Made) -> Self {
         let now = Instant::now();
         let track = if made == Made::Video { video() } else { sound() };
-        Self { lane: Lane::new(made, Some(1), now), history: History::default(), now, track, dropped: 0 }
+        Self { lane: lane(made, Some(1), now), histories: Histories::default(), now, track, dropped: 0 }
     }
 
     fn pass(&mut self, ms: u64) {
@@ -44,7 +51,7 @@ impl Play {
 
     fn item(&mut self, item: Item) -> String {
         let mut orders = Vec::new();
-        self.dropped += usize::from(self.lane.handle_item(&item, self.now, &mut orders));
+        self.dropped += usize::from(self.lane.handle_item(&item, true, self.now, &mut orders));
         orders.iter().map(order_word).collect::<Vec<_>>().join(" ")
     }
 
@@ -64,25 +71,24 @@ impl Play {
     }
 
     fn report(&mut self, report: Report) -> String {
-        match self.lane.handle_report(report, self.now, &mut self.history) {
-            Ok(Verdict::Nothing) => String::new(),
-            Ok(Verdict::Repeated) => "repeated".into(),
-            Ok(Verdict::Closed) => "closed".into(),
-            Ok(Verdict::Push(made)) => made.items.iter().map(item_word).collect::<Vec<_>>().join(" "),
+        match self.lane.handle_report(report, self.now, &mut self.histories) {
+            Ok(verdict) if verdict.closed => "closed".into(),
+            Ok(verdict) => verdict.push.iter().map(|(_, item)| item_word(item)).collect::<Vec<_>>().join(" "),
             Err(Broken(why)) => format!("broken: {why}"),
         }
     }
 
     fn made(&mut self, ms: i64) -> String {
-        let made = self.lane.made;
+        let (id, made) = (self.lane.id, self.lane.kind);
         let scale = timescale(made, 48_000).unwrap();
         let pts = Timestamp::from_millis(ms).to(scale);
         let duration = if made == Made::Video { 0 } else { 960 };
-        self.report(Report::Sample(made, Coded { pts, dts: pts, duration, keyframe: false, payload: Bytes::new() }))
+        let (cut, live, payload) = (false, true, Bytes::new());
+        self.report(Report::Sample(id, made, Coded { pts, dts: pts, duration, keyframe: false, cut, live, payload }))
     }
 
     fn made_track(&mut self) -> String {
-        let made = self.lane.made;
+        let (id, made) = (self.lane.id, self.lane.kind);
         let track = match made {
             Made::Video => {
                 Track { timescale: timescale(made, 0).unwrap(), parameters: video().parameters.clone(), id: TrackId::VIDEO }
@@ -92,21 +98,22 @@ impl Play {
                 Track { id: TrackId::AUDIO, timescale: timescale(made, 0).unwrap(), parameters }
             }
         };
-        self.report(Report::Track(made, Arc::new(track)))
+        self.report(Report::Track(id, made, Arc::new(track)))
     }
 
     fn consumed(&mut self, samples: u32) -> String {
-        self.report(Report::Consumed(self.lane.made, samples))
+        self.report(Report::Consumed(self.lane.id, samples))
     }
 }
 
 fn order_word(order: &Order) -> String {
     match order {
-        Order::Open(..) => "open".into(),
+        Order::Make(..) => "make".into(),
+        Order::Leave(..) => "leave".into(),
         Order::Track(..) => "track".into(),
         Order::Sample(_, coded) => format!("{}", coded.pts.ticks_in(Timescale::MILLIS)),
         Order::End(_) => "end".into(),
-        Order::Keyframe(_) => "keyframe".into(),
+        Order::Keyframe(..) => "keyframe".into(),
     }
 }
 
@@ -140,11 +147,11 @@ fn what_comes_back_is_joined_once_and_grows() {
     assert_eq!(p.made_track(), "");
     assert_eq!(p.made(0), "join1 0");
     assert_eq!(p.made(20), "20");
-    assert_eq!(p.made(20), "repeated");
+    assert_eq!(p.made(20), "");
     assert_eq!(p.consumed(1), "");
     assert_eq!(p.consumed(1), "broken: a receipt for more than it was given");
     assert_eq!(p.item(Item::Leave), "end");
-    assert_eq!(p.report(Report::Ended(Made::Opus)), "leave");
+    assert_eq!(p.report(Report::Ended(p.lane.id)), "leave");
     assert_eq!(p.made(40), "broken: a Sample though it was fed nothing");
 }
 
@@ -160,7 +167,7 @@ fn a_takeover_ends_the_run_and_its_output_before_the_next_one_is_joined() {
     assert_eq!(p.sample(5, false), "");
     assert_eq!(p.sample(10, true), "track 10");
     assert_eq!(p.made(66), "66", "what the decoder held back is still the old publisher's");
-    assert_eq!(p.report(Report::Ended(Made::Video)), "leave");
+    assert_eq!(p.report(Report::Ended(p.lane.id)), "leave");
     assert_eq!(p.made(10), "join2 10");
     assert_eq!(p.join(3), "end", "a Join without a Leave");
 }
@@ -172,23 +179,23 @@ fn a_second_child_goes_on_where_the_first_one_stopped() {
     p.made_track();
     p.made(0);
     p.made(33);
-    let first = p.history.track.clone().unwrap();
-    p.lane = Lane::new(Made::Video, Some(1), p.now);
-    assert!(p.history.settle(Some(1)).is_none(), "the publisher is still there");
-    let Order::Open(_, wish) = p.lane.open(Wish::default(), &p.history) else { panic!() };
+    let first = p.histories[0].track.clone().unwrap();
+    p.lane = Lane::new(2, Made::Video, Some(1), p.now);
+    assert!(p.histories[0].settle(Some(1)).is_none(), "the publisher is still there");
+    let Order::Make(_, _, wish) = p.lane.make(Made::Video, Wish::default(), &p.histories[0]) else { panic!() };
     assert_eq!(wish.after, Some(Timestamp::from_millis(33)));
     p.sample(0, true);
     p.made_track();
-    assert!(Arc::ptr_eq(&first, p.history.track.as_ref().unwrap()));
-    assert_eq!(p.made(33), "repeated");
+    assert!(Arc::ptr_eq(&first, p.histories[0].track.as_ref().unwrap()));
+    assert_eq!(p.made(33), "");
     assert_eq!(p.made(66), "66");
-    p.lane = Lane::new(Made::Video, Some(2), p.now);
+    p.lane = Lane::new(2, Made::Video, Some(2), p.now);
     assert!(
-        matches!(p.lane.open(Wish::default(), &p.history), Order::Open(_, Wish { after: None, .. })),
+        matches!(p.lane.make(Made::Video, Wish::default(), &p.histories[0]), Order::Make(_, _, Wish { after: None, .. })),
         "another publisher's time"
     );
-    assert!(matches!(p.history.settle(Some(2)), Some(Item::Leave)));
-    assert!(p.history.settle(Some(2)).is_none(), "said once");
+    assert!(matches!(p.histories[0].settle(Some(2)), Some(Item::Leave)));
+    assert!(p.histories[0].settle(Some(2)).is_none(), "said once");
 }
 
 #[test]
@@ -316,7 +323,7 @@ fn closing_waits_for_the_end() {
     assert_eq!(orders.iter().map(order_word).collect::<String>(), "end");
     assert_eq!(p.sample(20, true), "");
     assert_eq!(p.made(20), "20");
-    assert_eq!(p.report(Report::Ended(Made::Opus)), "closed");
+    assert_eq!(p.report(Report::Ended(p.lane.id)), "closed");
 }
 
 #[test]
@@ -328,9 +335,29 @@ fn latency_is_told_from_the_source_that_a_sample_was_made_of() {
         p.pass(33);
     }
     let pts = Timestamp::from_millis(9 * 33).to(Timescale::new(90_000).unwrap());
-    let coded = Coded { pts, dts: pts, duration: 0, keyframe: false, payload: Bytes::new() };
-    let Ok(Verdict::Push(made)) = p.lane.handle_report(Report::Sample(Made::Video, coded), p.now, &mut p.history) else {
-        panic!()
-    };
-    assert_eq!(made.latency, Some(Duration::from_millis(33)));
+    let (cut, live, payload) = (false, true, Bytes::new());
+    let coded = Coded { pts, dts: pts, duration: 0, keyframe: false, cut, live, payload };
+    let verdict = p.lane.handle_report(Report::Sample(2, Made::Video, coded), p.now, &mut p.histories);
+    assert_eq!(verdict.unwrap().latency, Some(Duration::from_millis(33)));
+}
+
+#[test]
+fn one_source_has_several_outputs() {
+    let mut p = Play::new(Made::Video);
+    assert_eq!(p.sample(0, true), "track 0");
+    let wish = Wish { after: Some(Timestamp::from_millis(99)), ..Wish::default() };
+    let order = p.lane.make(Made::Rung(2), wish.clone(), &p.histories[Made::Rung(2).index()]);
+    assert_eq!(order, Order::Make(2, Made::Rung(2), wish), "what is said goes before what is known");
+    assert_eq!(p.sample(100, true), "100", "nothing of it is sent twice");
+    p.made_track();
+    assert_eq!(p.made(0), "join1 0");
+    p.lane.kind = Made::Rung(2);
+    p.made_track();
+    assert_eq!(p.made(100), "join1 100", "each has readers of its own");
+    assert_eq!(p.item(Item::Leave), "end");
+    assert_eq!(p.report(Report::Ended(2)), "leave leave");
+    p.join(2);
+    p.sample(200, true);
+    p.lane.leave(Made::Rung(2));
+    assert_eq!(p.made(200), "", "it was on its way");
 }

@@ -8,16 +8,16 @@ use std::{
         atomic::{AtomicU32, Ordering},
         mpsc::{self, SyncSender},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
 use gst::prelude::*;
-use media_core::{Timescale, Timestamp, stream::Made};
+use media_core::{Timescale, Timestamp};
 use transcode::{
     sound::NANOS,
-    wire::{Coded, Report},
+    wire::{Coded, LaneId, Report},
 };
 
 /// How long a pipeline may take to give out what it holds.
@@ -69,6 +69,10 @@ impl Chain {
         self.pipeline.by_name(name).and_then(|element| element.downcast().ok()).with_context(|| format!("no element {name}"))
     }
 
+    pub fn pipeline(&self) -> &gst::Pipeline {
+        &self.pipeline
+    }
+
     pub fn start(&self) -> Result<()> {
         self.pipeline.set_state(gst::State::Playing).map(|_| ()).context("the pipeline does not start")
     }
@@ -84,28 +88,34 @@ impl Chain {
 
     /// Lets everything out; gives what the sink says at its end.
     pub fn finish<T>(self, source: &gst_app::AppSrc, ended: &mpsc::Receiver<T>) -> Option<T> {
-        if self.has_failed() {
-            return None;
+        self.finish_all(source, &[ended]).pop()
+    }
+
+    /// The same of several sinks, of those that have come to their end.
+    pub fn finish_all<T>(self, source: &gst_app::AppSrc, ended: &[&mpsc::Receiver<T>]) -> Vec<T> {
+        if self.has_failed() || source.end_of_stream().is_err() {
+            return Vec::new();
         }
-        source.end_of_stream().ok()?;
-        let end = ended.recv_timeout(FINISH_WAIT).ok();
-        if end.is_none() {
+        let until = Instant::now() + FINISH_WAIT;
+        let left = || until.saturating_duration_since(Instant::now());
+        let ends: Vec<_> = ended.iter().filter_map(|ended| ended.recv_timeout(left()).ok()).collect();
+        if ends.len() < ended.len() {
             eprintln!("a pipeline did not give out all that it held");
         }
-        end
+        ends
     }
 }
 
 /// The way into a pipeline. Codecast gets a receipt for each Sample: when it leaves the queue, or when the run is over.
 pub struct Intake {
     pub source: gst_app::AppSrc,
-    made: Made,
+    lane: LaneId,
     owed: Arc<AtomicU32>,
     reports: SyncSender<Report>,
 }
 
 impl Intake {
-    pub fn new(chain: &Chain, caps: &gst::Caps, made: Made, reports: SyncSender<Report>) -> Result<Self> {
+    pub fn new(chain: &Chain, caps: &gst::Caps, lane: LaneId, reports: SyncSender<Report>) -> Result<Self> {
         let source: gst_app::AppSrc = chain.element("source")?;
         source.set_caps(Some(caps));
         let owed = Arc::new(AtomicU32::new(0));
@@ -113,10 +123,10 @@ impl Intake {
         source.static_pad("src").context("a source has a pad")?.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
             counted.fetch_sub(1, Ordering::Relaxed);
             // Where nobody reads reports, the process is about to end.
-            let _ = receipts.send(Report::Consumed(made, 1));
+            let _ = receipts.send(Report::Consumed(lane, 1));
             gst::PadProbeReturn::Ok
         });
-        Ok(Self { source, made, owed, reports })
+        Ok(Self { source, lane, owed, reports })
     }
 
     pub fn push(&self, coded: &Coded, clock: Clock) {
@@ -129,7 +139,7 @@ impl Intake {
     pub fn settle(self) {
         let owed = self.owed.load(Ordering::Relaxed);
         if owed > 0 {
-            let _ = self.reports.send(Report::Consumed(self.made, owed));
+            let _ = self.reports.send(Report::Consumed(self.lane, owed));
         }
     }
 }

@@ -1,21 +1,22 @@
-//! One output: its orders in, its reports out. A run is one set of parameters of one publisher, and has a pipeline of its
-//! own; the next one begins when all of it has come out.
+//! One way through: its orders in, its reports out. A run is one set of parameters of one publisher, and has a pipeline of
+//! its own; the next one begins when all of it has come out.
 
 use std::sync::{Arc, mpsc::SyncSender};
 
 use anyhow::{Context, Result, anyhow};
 use media_core::{Timestamp, Track, stream::Made};
-use transcode::wire::{Coded, Order, Report, Wish};
+use transcode::wire::{Coded, LaneId, Order, PICTURE_LANES, Report, Wish};
 
-use crate::{decoders::Decoders, sound, video};
+use crate::{decoders::Decoders, encoders::Encoders, sound, video};
 
 pub struct Lane {
-    made: Made,
+    id: LaneId,
     reports: SyncSender<Report>,
-    wish: Wish,
+    makes: Vec<(Made, Wish)>,
     track: Option<Arc<Track>>,
     run: Option<Run>,
     decoders: Decoders,
+    encoders: Arc<Encoders>,
     /// A run has failed: the next one begins at a keyframe from here on.
     resting_until: Option<Timestamp>,
     /// Nothing can be made of the track.
@@ -31,14 +32,15 @@ enum Run {
 }
 
 impl Lane {
-    pub fn new(made: Made, reports: SyncSender<Report>) -> Self {
+    pub fn new(id: LaneId, encoders: Arc<Encoders>, reports: SyncSender<Report>) -> Self {
         Self {
-            made,
+            id,
             reports,
-            wish: Wish::default(),
+            makes: Vec::new(),
             track: None,
             run: None,
             decoders: Decoders::default(),
+            encoders,
             resting_until: None,
             refused: false,
         }
@@ -46,7 +48,13 @@ impl Lane {
 
     pub fn handle(&mut self, order: Order) -> Result<()> {
         match order {
-            Order::Open(_, wish) => self.wish = wish,
+            Order::Make(_, made, wish) => self.make(made, wish)?,
+            Order::Leave(_, made) => {
+                self.makes.retain(|(known, _)| *known != made);
+                if let Some(Run::Video(run)) = &mut self.run {
+                    run.leave(made);
+                }
+            }
             Order::Track(_, track) => {
                 self.finish_run();
                 self.refuse_unless_decodable(&track)?;
@@ -56,27 +64,35 @@ impl Lane {
             Order::End(_) => {
                 self.finish_run();
                 self.track = None;
-                self.wish.after = None;
+                self.makes.iter_mut().for_each(|(_, wish)| wish.after = None);
                 self.resting_until = None;
-                self.reports.send(Report::Ended(self.made)).context("nobody reads reports")?;
+                self.reports.send(Report::Ended(self.id)).context("nobody reads reports")?;
             }
-            Order::Keyframe(_) => {
+            Order::Keyframe(_, made) => {
                 if let Some(Run::Video(run)) = &self.run {
-                    run.request_keyframe();
+                    run.request_keyframe(made);
                 }
             }
         }
         Ok(())
     }
 
+    fn make(&mut self, made: Made, wish: Wish) -> Result<()> {
+        if let Some(Run::Video(run)) = &mut self.run {
+            run.make(made, &wish, &self.encoders)?;
+        }
+        self.makes.push((made, wish));
+        Ok(())
+    }
+
     /// Decoders are a matter of what is installed here; the encoders' side was told at the start.
     fn refuse_unless_decodable(&mut self, track: &Track) -> Result<()> {
-        let lacking = if self.made == Made::Video { video::lacks(&track.parameters) } else { None };
+        let lacking = if PICTURE_LANES.contains(&self.id) { video::lacks(&track.parameters) } else { None };
         self.refused = lacking.is_some();
         let Some(elements) = lacking else { return Ok(()) };
         let sentence =
             format!("GStreamer lacks {elements}, to decode {}: install the plugins that hold it", track.codec_string());
-        self.reports.send(Report::Refused(self.made, sentence)).context("nobody reads reports")
+        self.reports.send(Report::Refused(self.id, sentence)).context("nobody reads reports")
     }
 
     fn handle_sample(&mut self, coded: Coded) -> Result<()> {
@@ -85,6 +101,11 @@ impl Lane {
                 && let Some((decoder, why)) = run.failed_decoder()
             {
                 self.decoders.demote(decoder, &why);
+            }
+            if let Some(Run::Video(run)) = &self.run
+                && let Some((encoder, why)) = run.failed_encoder()
+            {
+                self.encoders.demote(encoder, &why);
             }
             self.finish_run();
             self.resting_until = Some(coded.dts + REST);
@@ -95,7 +116,7 @@ impl Lane {
             self.finish_run();
         }
         if self.refused || self.resting_until.is_some_and(|until| coded.dts < until || !coded.keyframe) {
-            return self.reports.send(Report::Consumed(self.made, 1)).context("nobody reads reports");
+            return self.reports.send(Report::Consumed(self.id, 1)).context("nobody reads reports");
         }
         self.resting_until = None;
         let run = match &mut self.run {
@@ -113,22 +134,31 @@ impl Lane {
     }
 
     fn begin(&mut self, first: &Coded) -> Result<Run> {
-        let track = self.track.as_ref().context("a Sample before its track")?;
-        let after = self.wish.after.take();
-        match self.made {
-            Made::Video => self.begin_video(&Arc::clone(track), after, first),
-            Made::Opus | Made::Aac => {
-                Ok(Run::Sound(sound::Run::start(self.made, track, self.wish.bitrate, after, first, self.reports.clone())?))
-            }
+        let track = Arc::clone(self.track.as_ref().context("a Sample before its track")?);
+        if PICTURE_LANES.contains(&self.id) {
+            return self.begin_video(&track, first);
         }
+        let (made, wish) = self.makes.first_mut().context("a Sample though nothing is to be made")?;
+        let after = wish.after.take();
+        let run = sound::Run::start(self.id, *made, &track, wish.bitrate, after, first, self.reports.clone())?;
+        Ok(Run::Sound(run))
     }
 
     /// With the first decoder that starts.
-    fn begin_video(&mut self, track: &Track, after: Option<Timestamp>, first: &Coded) -> Result<Run> {
+    fn begin_video(&mut self, track: &Track, first: &Coded) -> Result<Run> {
+        let (_, wish) = self.makes.first().context("a Sample though nothing is to be made")?;
         let mut failed = anyhow!("nothing decodes {}", track.codec_string());
         for decoder in self.decoders.of(&track.parameters) {
-            match video::Run::start(&track.parameters, decoder, &self.wish, after, first, self.reports.clone()) {
-                Ok(run) => return Ok(Run::Video(run)),
+            let run = video::Run::start(self.id, &track.parameters, decoder, wish, first, self.reports.clone());
+            let played = run.and_then(|mut run| {
+                self.makes.iter().try_for_each(|(made, wish)| run.make(*made, wish, &self.encoders))?;
+                run.play().map(|()| run)
+            });
+            match played {
+                Ok(run) => {
+                    self.makes.iter_mut().for_each(|(_, wish)| wish.after = None);
+                    return Ok(Run::Video(run));
+                }
                 Err(error) => {
                     self.decoders.demote(decoder, &format!("{error:#}"));
                     failed = error;
@@ -138,13 +168,17 @@ impl Lane {
         Err(failed)
     }
 
-    /// The next run, if it is of the same publisher, goes on where this one stops.
+    /// The next run of a sound, if it is of the same publisher, goes on where this one stops. Pictures are told apart by their
+    /// times, so nothing has to be joined.
     fn finish_run(&mut self) {
-        self.wish.after = match self.run.take() {
+        match self.run.take() {
             Some(Run::Video(run)) => run.finish(),
-            Some(Run::Sound(run)) => run.finish(),
-            None => return,
-        };
+            Some(Run::Sound(run)) => {
+                let end = run.finish();
+                self.makes.iter_mut().for_each(|(_, wish)| wish.after = end);
+            }
+            None => (),
+        }
     }
 }
 

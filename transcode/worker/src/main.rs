@@ -1,12 +1,14 @@
 //! `codecast-transcode`: started by codecast, one for each stream that needs it; not for hand use. With `--self-test` it
 //! says instead what works here (`self_test.rs`).
 //!
-//! Orders come on standard input and are dealt out to one lane an output, each on its own thread; reports leave on
+//! Orders come on standard input and are dealt out to lanes, each on its own thread; reports leave on
 //! standard output; standard error is the log. `codecast-transcode receive` is the listening end of SRT instead. It ends
 //! with its input, and on anything it cannot go on after: codecast starts another.
 
+mod branch;
 mod chain;
 mod decoders;
+mod encoders;
 mod lane;
 mod listener;
 mod self_test;
@@ -16,15 +18,15 @@ mod video;
 use std::{
     io::{IsTerminal, Read, Write},
     process::exit,
-    sync::mpsc,
+    sync::{Arc, mpsc},
     thread,
 };
 
 use anyhow::{Context, Result, bail};
 use media_core::stream::Made;
-use transcode::wire::{Message, Order, Reader, Report};
+use transcode::wire::{LANES, LaneId, Message, Order, Reader, Report};
 
-use crate::lane::Lane;
+use crate::{encoders::Encoders, lane::Lane};
 
 /// Reports that wait to be written: behind that the encoders wait, and soon codecast sees that nothing is consumed.
 const REPORTS_MAX: usize = 256;
@@ -57,40 +59,46 @@ fn run(task: fn() -> Result<()>) -> Result<()> {
     task()
 }
 
-/// One lane an output, until standard input ends.
+/// All lanes, until standard input ends.
 fn serve() -> Result<()> {
     gst::init().context("GStreamer cannot be loaded")?;
     let (reports, to_write) = mpsc::sync_channel(REPORTS_MAX);
     thread::spawn(move || write(&to_write));
-    let missing = Made::ALL.into_iter().flat_map(|made| missing(made).map(move |element| (made, element.to_owned()))).collect();
+    let all = [Made::Video, Made::Opus, Made::Aac];
+    let missing = all.into_iter().flat_map(|made| missing(made).map(move |element| (made, element.to_owned()))).collect();
     reports.send(Report::Hello { missing })?;
-    let lanes = Made::ALL.map(|made| {
+    let encoders = Arc::<Encoders>::default();
+    let lanes: [_; LANES] = std::array::from_fn(|id| {
         let (orders, to_do) = mpsc::channel();
-        let lane = Lane::new(made, reports.clone());
+        let lane = Lane::new(id as LaneId, Arc::clone(&encoders), reports.clone());
         thread::spawn(move || work(lane, &to_do));
         orders
     });
     read(|order| {
-        let made = match &order {
-            Order::Open(made, _) | Order::Track(made, _) | Order::Sample(made, _) | Order::End(made) | Order::Keyframe(made) => {
-                *made
-            }
+        let lane = match &order {
+            Order::Make(lane, ..)
+            | Order::Leave(lane, _)
+            | Order::Track(lane, _)
+            | Order::Sample(lane, _)
+            | Order::End(lane)
+            | Order::Keyframe(lane, _) => usize::from(*lane),
         };
         // Not bounded here: codecast sends no more than it has credit for.
-        lanes[made as usize].send(order).context("a lane is gone")
+        lanes[lane].send(order).context("a lane is gone")
     })?;
     // What is in the making is of no use to anybody now, so nothing is torn down.
     exit(0);
 }
 
+/// Of pictures one stands for all.
 fn missing(made: Made) -> impl Iterator<Item = &'static str> {
     let elements = match made {
-        Made::Video => video::ELEMENTS,
+        Made::Video | Made::Rung(_) => video::ELEMENTS,
         Made::Opus => sound::OPUS_ELEMENTS,
         Made::Aac => sound::AAC_ELEMENTS,
     };
-    let decoder = if made == Made::Video { decoders::lacks_h264() } else { None };
-    elements.iter().copied().filter(|element| !decoders::is_installed(element)).chain(decoder)
+    let coders = if made.is_picture() { [decoders::lacks_h264(), encoders::lacks_h264()] } else { [None; 2] };
+    elements.iter().copied().filter(|element| !decoders::is_installed(element)).chain(coders.into_iter().flatten())
 }
 
 fn work(mut lane: Lane, orders: &mpsc::Receiver<Order>) {

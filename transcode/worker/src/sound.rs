@@ -16,9 +16,9 @@ use media_core::{
     stream::Made,
 };
 use transcode::{
-    lane,
+    lane as rules,
     sound::{FILL_MS_MAX, FrameTimes, Joiner, NANOS, Place},
-    wire::{Coded, Report},
+    wire::{Coded, LaneId, Report},
 };
 
 use crate::chain::{self, Chain, Clock, Intake};
@@ -49,6 +49,7 @@ pub struct Run {
 
 impl Run {
     pub fn start(
+        lane: LaneId,
         made: Made,
         track: &Track,
         bitrate: u32,
@@ -79,12 +80,12 @@ impl Run {
             source = chain::SOURCE,
             sink = chain::SINK,
         ))?;
-        let intake = Intake::new(&chain, &caps, made, reports.clone())?;
+        let intake = Intake::new(&chain, &caps, lane, reports.clone())?;
         let clock = Clock::starting_with(first);
         let timing = Timing::new(made, &track.parameters, after, first);
         let apart = Arc::new(AtomicBool::new(false));
         join(&chain, clock, &timing, Arc::clone(&apart))?;
-        let ended = report_samples(&chain.element("sink")?, made, &timing, reports)?;
+        let ended = report_samples(&chain.element("sink")?, (lane, made), &timing, reports)?;
         chain.start()?;
         Ok(Self { chain, intake, clock, scale: track.timescale, due: first.pts, apart, ended })
     }
@@ -190,12 +191,12 @@ fn push_pcm(source: &gst_app::AppSrc, mut buffer: gst::Buffer, rate: u32, pushed
 
 fn report_samples(
     sink: &gst_app::AppSink,
-    made: Made,
+    (lane, made): (LaneId, Made),
     timing: &Timing,
     reports: SyncSender<Report>,
 ) -> Result<mpsc::Receiver<Timestamp>> {
     let (eos, ended) = mpsc::channel();
-    let scale = lane::timescale(made, RATE).context("48 kHz is a timescale")?;
+    let scale = rules::timescale(made, RATE).context("48 kHz is a timescale")?;
     let times = Arc::new(Mutex::new(FrameTimes::new(timing.begin, scale, timing.frame, timing.encoder_late)));
     let at_end = Arc::clone(&times);
     let (mut told, mut empty, frame) = (false, made == Made::Aac, timing.frame);
@@ -205,15 +206,23 @@ fn report_samples(
                 let (buffer, caps, _) = chain::pull(sink)?;
                 if !std::mem::replace(&mut told, true) {
                     let track = Track { id: TrackId::AUDIO, timescale: scale, parameters: parameters(made, &caps)? };
-                    reports.send(Report::Track(made, track.into())).map_err(|_| gst::FlowError::Eos)?;
+                    reports.send(Report::Track(lane, made, track.into())).map_err(|_| gst::FlowError::Eos)?;
                 }
                 // AAC's first frame is all before the beginning.
                 if std::mem::take(&mut empty) {
                     return Ok(gst::FlowSuccess::Ok);
                 }
                 let pts = lock(&times).take();
-                let coded = Coded { pts, dts: pts, duration: frame, keyframe: true, payload: chain::payload(buffer)? };
-                reports.send(Report::Sample(made, coded)).map_err(|_| gst::FlowError::Eos)?;
+                let coded = Coded {
+                    pts,
+                    dts: pts,
+                    duration: frame,
+                    keyframe: true,
+                    cut: false,
+                    live: true,
+                    payload: chain::payload(buffer)?,
+                };
+                reports.send(Report::Sample(lane, made, coded)).map_err(|_| gst::FlowError::Eos)?;
                 Ok(gst::FlowSuccess::Ok)
             })
             .eos(move |_| _ = eos.send(lock(&at_end).end()))

@@ -14,7 +14,9 @@ use std::{
 use bytes::Bytes;
 use media::{BEGIN_S, LEFT_HZ, RIGHT_HZ, Rig, heard, read, read_until, samples, scale, tone};
 use media_core::{Item, Parameters, Sample, Timestamp, codec::h264, stream::Made};
-use transcode::wire::{Coded, Message, Order, Reader, Report, Wish};
+use transcode::wire::{Coded, LaneId, Message, Order, PICTURE_LANES, Reader, Report, Wish};
+
+const PICTURES: LaneId = PICTURE_LANES.start;
 
 /// Sends each Sample when its decode time has come.
 fn send_live(rig: &Rig, media: &[Sample]) {
@@ -433,12 +435,12 @@ fn a_track_that_cannot_be_decoded_is_refused_and_read_on() {
         .unwrap();
     let (mut input, mut output) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
     let s = &source[0];
-    let coded = Coded { pts: s.pts, dts: s.dts, duration: 0, keyframe: true, payload: s.payload.clone() };
+    let coded = Coded { pts: s.pts, dts: s.dts, duration: 0, keyframe: true, cut: true, live: true, payload: s.payload.clone() };
     for order in [
-        Order::Open(Made::Video, Wish::default()),
-        Order::Track(Made::Video, Arc::clone(&s.track)),
-        Order::Sample(Made::Video, coded),
-        Order::End(Made::Video),
+        Order::Make(PICTURES, Made::Video, Wish::default()),
+        Order::Track(PICTURES, Arc::clone(&s.track)),
+        Order::Sample(PICTURES, coded),
+        Order::End(PICTURES),
     ] {
         let frame = order.encode();
         input.write_all(&[frame.head, frame.payload].concat()).unwrap();
@@ -452,7 +454,7 @@ fn a_track_that_cannot_be_decoded_is_refused_and_read_on() {
             reports.push(report);
         }
     }
-    let [Report::Hello { .. }, Report::Refused(Made::Video, sentence), Report::Consumed(Made::Video, 1), Report::Ended(_)] =
+    let [Report::Hello { .. }, Report::Refused(PICTURES, sentence), Report::Consumed(PICTURES, 1), Report::Ended(_)] =
         &reports[..]
     else {
         panic!("{reports:?}")
@@ -480,7 +482,7 @@ fn reports_of(mut output: std::process::ChildStdout) -> mpsc::Receiver<Report> {
 
 fn picture(report: Report) -> Option<Coded> {
     match report {
-        Report::Sample(_, coded) => Some(coded),
+        Report::Sample(_, _, coded) => Some(coded),
         _ => None,
     }
 }
@@ -500,8 +502,8 @@ fn a_keyframe_comes_when_it_is_asked_for() {
         let frame = order.encode();
         input.write_all(&[frame.head, frame.payload].concat()).unwrap();
     };
-    say(Order::Open(Made::Video, Wish::default()));
-    say(Order::Track(Made::Video, Arc::clone(&source[0].track)));
+    say(Order::Make(PICTURES, Made::Video, Wish::default()));
+    say(Order::Track(PICTURES, Arc::clone(&source[0].track)));
     let mut made = Vec::new();
     for (n, s) in source.iter().enumerate() {
         if n == 45 {
@@ -512,12 +514,20 @@ fn a_keyframe_comes_when_it_is_asked_for() {
             while let Ok(report) = reports.recv_timeout(Duration::from_millis(500)) {
                 made.extend(picture(report));
             }
-            say(Order::Keyframe(Made::Video));
+            say(Order::Keyframe(PICTURES, Made::Video));
         }
-        let coded = Coded { pts: s.pts, dts: s.dts, duration: 0, keyframe: s.keyframe, payload: s.payload.clone() };
-        say(Order::Sample(Made::Video, coded));
+        let coded = Coded {
+            pts: s.pts,
+            dts: s.dts,
+            duration: 0,
+            keyframe: s.keyframe,
+            cut: s.keyframe,
+            live: true,
+            payload: s.payload.clone(),
+        };
+        say(Order::Sample(PICTURES, coded));
     }
-    say(Order::End(Made::Video));
+    say(Order::End(PICTURES));
     made.extend(reports.iter().take_while(|report| !matches!(report, Report::Ended(_))).filter_map(picture));
     let keys: Vec<_> = made.iter().filter(|coded| coded.keyframe).map(|coded| coded.pts.ticks_in(scale(30))).collect();
     drop(input);

@@ -104,7 +104,7 @@ fn what_is_made_is_a_variant_behind_its_source() {
     let mut offer = offer(true, true);
     offer.videos.push(video("video-2.m3u8", 640, 360, (900_000, 700_000)));
     offer.videos[0].codec = "hvc1.1.6.L93.b0".into();
-    offer.add_rung("rung-1.m3u8", (4_000_000, 3_000_000));
+    offer.add_rung("rung-1.m3u8", &Rung::ALIKE, (4_000_000, 3_000_000));
     let text = text(&offer);
     let variants: Vec<_> = text.lines().skip_while(|line| !line.starts_with("#EXT-X-STREAM-INF")).collect();
     let expected = [
@@ -129,7 +129,7 @@ fn a_rung_costs_what_its_encoder_is_given_and_only_more() {
     let (mut main, mut sound, mut seen) = (Bandwidth::default(), Bandwidth::default(), Bandwidth::default());
     sound.observe(20_000, 1_000_000);
     let cost = |main: &Bandwidth, seen: &Bandwidth, configured| {
-        Source { main, sound: &sound, announced: Some(1_000_000) }.cost_of_rung(seen, configured, 2)
+        Source { main, sound: &sound, announced: Some(1_000_000) }.cost_of_rung(&Rung::ALIKE, seen, configured, 2)
     };
     assert_eq!(cost(&main, &seen, None), (1_960_000, 1_660_000));
     assert_eq!(cost(&main, &seen, Some(4_000_000)), (4_960_000, 4_160_000));

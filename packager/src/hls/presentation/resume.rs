@@ -22,7 +22,7 @@ impl Presentation {
             Lead::Video => TrackId::VIDEO,
             Lead::Audio => TrackId::AUDIO,
         };
-        let running = Running::new(Timeline::new(kept.resumed(wall)), kept.grid, lead, now);
+        let running = Running::new(Timeline::new(kept.resumed(wall)), kept.grid, &settings.ladder, lead, now);
         Self { running: Some(running), resumed: Some(kept.tracks), ..Self::new(settings) }
     }
 

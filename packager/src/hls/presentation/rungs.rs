@@ -6,7 +6,7 @@
 //! awaited: they wait for their keyframes, which come faster than real time
 //! ```
 
-use media_core::{Rung, Track};
+use media_core::Track;
 
 use super::*;
 
@@ -32,8 +32,12 @@ pub enum Supply {
     Awaited,
 }
 
-/// By the order of `Rung::LADDER`.
-pub type Supplies = [Supply; Rung::LADDER.len()];
+/// By `TrackId::rung_number`.
+pub type Supplies = [Supply; TrackId::RUNGS_MAX as usize];
+
+fn supply(supplies: &Supplies, id: TrackId) -> Supply {
+    id.rung_number().map_or(Supply::Unavailable, |number| supplies[number])
+}
 
 /// How long after a cut a follower's frames are waited for.
 pub(super) fn wait_us(id: TrackId) -> i64 {
@@ -55,9 +59,9 @@ impl Running {
 
     fn set_supplies(&mut self, supplies: Supplies) {
         let horizon = self.timeline.horizon();
-        for (at, rung) in Rung::LADDER.into_iter().enumerate() {
-            let woken = supplies[at] == Supply::Awaited && self.supplies[at] != Supply::Awaited;
-            if let Some(follower) = self.followers.iter_mut().find(|follower| woken && follower.id == rung.id) {
+        for follower in &mut self.followers {
+            let awaited = |supplies: &Supplies| supply(supplies, follower.id) == Supply::Awaited;
+            if awaited(&supplies) && !awaited(&self.supplies) {
                 follower.heard = Some(horizon);
             }
         }
@@ -66,9 +70,12 @@ impl Running {
 
     /// The lead was cut. A rung is there from the first segment on that some players cannot take.
     pub(super) fn cut_rungs(&mut self, cut: Cut, source: &Arc<Track>, epoch: u64) {
-        for (rung, supply) in Rung::LADDER.into_iter().zip(self.supplies) {
+        for rung in Arc::clone(&self.rungs).iter() {
+            let supply = supply(&self.supplies, rung.id);
             let known = self.rendition(rung.id).is_some();
-            let needed = supply != Supply::Unavailable && source.id == TrackId::VIDEO && Rung::is_needed(&source.parameters);
+            let needed = supply != Supply::Unavailable
+                && source.id == TrackId::VIDEO
+                && rung.is_needed(&source.parameters, self.announced);
             if !known && needed {
                 self.add_rendition(rung.id, source, cut, epoch);
             }
@@ -84,7 +91,7 @@ impl Running {
 
     /// What waits for it is looked at by the clock; a cold rung's cuts by their number.
     pub(super) fn is_awaited(&self, id: TrackId) -> bool {
-        Rung::LADDER.into_iter().zip(self.supplies).any(|(rung, supply)| rung.id == id && supply == Supply::Awaited)
+        supply(&self.supplies, id) == Supply::Awaited
     }
 
     /// Nothing is coming: all but the newest cuts are crossed.
@@ -107,8 +114,8 @@ impl Running {
 
     /// Rungs that are listed, and can be had.
     pub(super) fn offered_rungs(&self) -> impl Iterator<Item = Rung> {
-        let all = Rung::LADDER.into_iter().zip(self.supplies);
-        all.filter(|(rung, supply)| *supply != Supply::Unavailable && self.rendition(rung.id).is_some()).map(|(rung, _)| rung)
+        let can_be_had = |rung: &&Rung| supply(&self.supplies, rung.id) != Supply::Unavailable;
+        self.rungs.iter().filter(can_be_had).filter(|rung| self.rendition(rung.id).is_some()).copied()
     }
 
     /// By the publisher's own clock: the newest cut, and the one at which what is made begins.

@@ -8,6 +8,8 @@ use super::{
     *,
 };
 
+/// Keyframes not yet told of: those of a queue that is replayed.
+const DECIDED_MAX: usize = 1024;
 /// Closed segments not yet reported: one Sample closes one a rendition, a replay of the queue a few.
 const CLOSED_MAX: usize = 64 * TrackId::COUNT;
 /// How long the lead may be silent while another layer of the picture comes: then that one leads. Encoders leave out the
@@ -15,8 +17,11 @@ const CLOSED_MAX: usize = 64 * TrackId::COUNT;
 const LEAD_WAIT: Duration = Duration::from_millis(1500);
 
 impl Running {
-    pub(super) fn new(timeline: Timeline, grid: Grid, lead: TrackId, started: Instant) -> Self {
+    pub(super) fn new(timeline: Timeline, grid: Grid, ladder: &Ladder, lead: TrackId, started: Instant) -> Self {
         Self {
+            rungs: Rung::all(ladder, &grid).into(),
+            announced: None,
+            decided: Vec::new(),
             followed_until: Timestamp::ZERO,
             lengths: Lengths::new(grid.target_duration, grid.frame_rate),
             timeline,
@@ -117,6 +122,10 @@ impl Running {
             self.follow_all(epoch, losses, false);
             return Verdict::Fine;
         }
+        if sample.keyframe && id == TrackId::VIDEO {
+            // Another layer leads: what is made of this one has a keyframe wherever it has.
+            self.decide(sample.pts, true);
+        }
         let at = self.follower(id);
         losses.late += self.followers[at].push(sample);
         if self.is_orphaned_by_lead(sample) {
@@ -190,7 +199,11 @@ impl Running {
             self.timeline.change();
         }
         published |= self.cut_pause(sample, epoch, wall, losses);
-        match self.timeline.push(sample, border, wall) {
+        let place = self.timeline.push(sample, border, wall);
+        if sample.keyframe && lead == TrackId::VIDEO {
+            self.decide(sample.pts, !matches!(place, Place::Continue));
+        }
+        match place {
             Place::Drop => {
                 self.lead_comes = true;
                 losses.undecodable += 1;
@@ -207,6 +220,13 @@ impl Running {
         }
         if published {
             self.render(lead);
+        }
+    }
+
+    /// For those who make rungs: whether a segment begins at this keyframe, by the publisher's own clock.
+    fn decide(&mut self, pts: Timestamp, cut: bool) {
+        if self.decided.len() < DECIDED_MAX {
+            self.decided.push((pts, cut));
         }
     }
 

@@ -8,6 +8,8 @@ use media_core::{Parameters, TrackId, codec::h264};
 use super::*;
 use crate::{chain, decoders::Decoder};
 
+const PICTURES: LaneId = PICTURE_LANES.start;
+
 const WORKS: Decoder = Decoder { element: "avdec_h264", options: "max-threads=1" };
 /// Decodes as many pictures and fails then. `identity` has the name by which a failing decoder is known.
 static FAILS_AFTER_20: [Decoder; 2] =
@@ -32,7 +34,15 @@ fn clip() -> (Arc<Track>, Vec<Coded>) {
         track.get_or_insert_with(|| Track { id: TrackId::VIDEO, timescale, parameters: Parameters::H264(parameters()) });
         let at = Timestamp::from_micros(10_000_000 + all.len() as i64 * 100_000 / 3);
         let keyframe = !buffer.flags().contains(gst::BufferFlags::DELTA_UNIT);
-        all.push(Coded { pts: at, dts: at, duration: 0, keyframe, payload: chain::payload(buffer).unwrap() });
+        all.push(Coded {
+            pts: at,
+            dts: at,
+            duration: 0,
+            keyframe,
+            cut: keyframe,
+            live: true,
+            payload: chain::payload(buffer).unwrap(),
+        });
     }
     pipeline.set_state(gst::State::Null).unwrap();
     assert_eq!(all.len(), 180);
@@ -43,26 +53,26 @@ fn clip() -> (Arc<Track>, Vec<Coded>) {
 fn made_by(listed: fn(&Parameters) -> &'static [Decoder]) -> (Vec<i64>, &'static str) {
     let (track, clip) = clip();
     let (reports, told) = mpsc::sync_channel(4096);
-    let mut lane = Lane::new(Made::Video, reports);
+    let mut lane = Lane::new(PICTURES, Arc::default(), reports);
     lane.decoders.listed = listed;
-    lane.handle(Order::Open(Made::Video, Wish::default())).unwrap();
-    lane.handle(Order::Track(Made::Video, Arc::clone(&track))).unwrap();
+    lane.handle(Order::Make(PICTURES, Made::Video, Wish::default())).unwrap();
+    lane.handle(Order::Track(PICTURES, Arc::clone(&track))).unwrap();
     let mut made = Vec::new();
     for coded in clip {
-        lane.handle(Order::Sample(Made::Video, coded)).unwrap();
+        lane.handle(Order::Sample(PICTURES, coded)).unwrap();
         // One after the other, as a live source has them. What a failed run holds is not consumed.
         while let Ok(report) = told.recv_timeout(Duration::from_millis(100)) {
             match report {
-                Report::Sample(_, coded) => made.push(coded.pts.as_micros() / 1000 - 10_000),
+                Report::Sample(_, _, coded) => made.push(coded.pts.as_micros() / 1000 - 10_000),
                 Report::Consumed(..) => break,
                 _ => {}
             }
         }
     }
-    lane.handle(Order::End(Made::Video)).unwrap();
+    lane.handle(Order::End(PICTURES)).unwrap();
     drop(lane.run.take());
     made.extend(told.try_iter().filter_map(|report| match report {
-        Report::Sample(_, coded) => Some(coded.pts.as_micros() / 1000 - 10_000),
+        Report::Sample(_, _, coded) => Some(coded.pts.as_micros() / 1000 - 10_000),
         _ => None,
     }));
     (made, lane.decoders.of(&track.parameters)[0].element)

@@ -1,0 +1,132 @@
+//! Which of a source's pictures a rung takes, and which of those become keyframes.
+//!
+//! ```text
+//! source    0 1 2 3 4 5 6 7 8 ...      cut at 0, a Part every 6 pictures
+//! divisor 3 K . . P . . P . . ...      K again at the next cut, and gop_ms apart on a border of Parts
+//! ```
+//!
+//! Counted anew from each cut, so that every rendition has the same cuts and every Part whole pictures, whatever the
+//! source left out.
+
+use crate::wire::Picture;
+
+/// What the source says of a picture.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mark {
+    /// It is, or follows at once, a keyframe of the source.
+    pub keyframe: bool,
+    /// And a segment begins at this time, in nanoseconds.
+    pub cut: Option<u64>,
+}
+
+#[derive(Debug)]
+pub struct Pacing {
+    picture: Picture,
+    /// Between two pictures of the source, in nanoseconds; 0 where nobody knows.
+    interval: u64,
+    base: Option<u64>,
+    last_slot: Option<u64>,
+    last_key: u64,
+}
+
+impl Pacing {
+    /// `source_rate`: pictures a second, 0 where nobody knows. `base`: the cut before the first picture.
+    pub fn new(picture: Picture, source_rate: f64, base: Option<u64>) -> Self {
+        let interval = if source_rate > 0.0 { (1e9 / source_rate) as u64 } else { 0 };
+        Self { picture, interval, base, last_slot: None, last_key: 0 }
+    }
+
+    /// Whether the picture at this time is taken, and then whether as a keyframe. The encoder makes the first one a keyframe
+    /// by itself.
+    pub fn take(&mut self, at: u64, mark: Mark) -> Option<bool> {
+        let Picture { divisor, in_part, gop_ms, .. } = self.picture;
+        if let Some(cut) = mark.cut {
+            (self.base, self.last_slot) = (Some(cut.min(at)), None);
+        }
+        let base = *self.base.get_or_insert(at);
+        // Half a picture earlier or later is jitter.
+        let number = (at.saturating_sub(base) + self.interval / 2).checked_div(self.interval);
+        let slot = number.map(|number| number / u64::from(divisor));
+        let own_key = gop_ms == 0 && mark.keyframe;
+        let first = self.last_slot.is_none();
+        if divisor > 1 && slot.is_some() && slot == self.last_slot && mark.cut.is_none() {
+            return None;
+        }
+        self.last_slot = slot.or(Some(0));
+        let since_key = at.saturating_sub(self.last_key) + self.interval / 2;
+        let due = gop_ms > 0 && since_key >= u64::from(gop_ms) * 1_000_000;
+        let on_border = number.is_none_or(|number| number % u64::from(in_part) < u64::from(divisor));
+        let key = mark.cut.is_some() || own_key || (due && on_border && !first);
+        if key || first {
+            self.last_key = at;
+        }
+        Some(key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FRAME: u64 = 33_333_333;
+
+    /// The numbers of the pictures that are taken, a keyframe's with a star; `cuts` are where segments begin.
+    fn taken(picture: Picture, pictures: impl IntoIterator<Item = u64>, cuts: &[u64], keyframes: &[u64]) -> String {
+        let mut pacing = Pacing::new(picture, 30.0, None);
+        let mut words = Vec::new();
+        for n in pictures {
+            let at = n * FRAME;
+            let mark = Mark { keyframe: keyframes.contains(&n), cut: cuts.contains(&n).then_some(at) };
+            match pacing.take(at, mark) {
+                Some(true) => words.push(format!("{n}*")),
+                Some(false) => words.push(n.to_string()),
+                None => {}
+            }
+        }
+        words.join(" ")
+    }
+
+    fn picture(divisor: u32, gop_ms: u32) -> Picture {
+        Picture { lines: 720, divisor, in_part: 6, buffer_ms: 1000, gop_ms }
+    }
+
+    #[test]
+    fn every_third_is_counted_from_the_cut() {
+        assert_eq!(taken(picture(3, 2000), 0..13, &[0, 10], &[0, 10]), "0* 3 6 9 10*");
+        assert_eq!(
+            taken(picture(6, 4000), 0..20, &[0], &[0, 7, 15]),
+            "0* 6 12 18",
+            "an inner keyframe of the source is none here"
+        );
+    }
+
+    #[test]
+    fn keyframes_between_cuts_open_a_part() {
+        let keys = |gop_ms| {
+            let all = taken(picture(3, gop_ms), 0..240, &[0, 120], &[0, 120]);
+            all.split(' ').filter_map(|word| word.strip_suffix('*')).map(|n| n.parse().unwrap()).collect::<Vec<u64>>()
+        };
+        assert_eq!(keys(2000), [0, 60, 120, 180]);
+        assert_eq!(keys(4000), [0, 120]);
+        assert_eq!(keys(1500), [0, 48, 96, 120, 168, 216]);
+    }
+
+    #[test]
+    fn the_picture_alike_has_the_sources_keyframes() {
+        let alike = Picture::default();
+        assert_eq!(taken(alike, 0..8, &[0], &[0, 3, 6]), "0* 1 2 3* 4 5 6* 7");
+    }
+
+    #[test]
+    fn a_hole_moves_no_grid() {
+        assert_eq!(taken(picture(3, 2000), [0, 1, 4, 5, 6, 7, 11, 12, 13], &[0], &[0]), "0* 4 6 11 12");
+        assert_eq!(taken(picture(3, 2000), [0, 3, 5, 13, 15], &[0, 12], &[0, 12]), "0* 3 13 15", "the cut itself was lost");
+    }
+
+    #[test]
+    fn without_a_rate_all_are_taken() {
+        let mut pacing = Pacing::new(picture(3, 2000), 0.0, None);
+        let keys = (0..130).filter(|n| pacing.take(n * (FRAME + 1), Mark::default()).unwrap()).collect::<Vec<_>>();
+        assert_eq!(keys, [60, 120]);
+    }
+}

@@ -1,0 +1,321 @@
+//! One picture that is made of what is decoded: `tee ! queue ! videoconvertscale ! encoder ! appsink`. One probe on the pad
+//! of the tee holds the policy: which pictures are encoded, which become keyframes, and which are left out when the encoder
+//! is too slow: before the queue, where a keyframe can be spared, never in it, where it cannot.
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{self, SyncSender},
+    },
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use gst::prelude::*;
+use media_core::{
+    Parameters, Timestamp, Track, TrackId,
+    codec::{FrameRate, h264},
+    ladder, rung,
+    stream::Made,
+};
+use transcode::{
+    lane,
+    pacing::Pacing,
+    rate::SourceRate,
+    wire::{Coded, LaneId, Picture, Report, Wish},
+};
+
+use crate::{
+    chain::{self, Chain, Clock},
+    encoders::{Encoder, Target},
+    video::{Keys, Source},
+};
+
+/// Pictures in the queue: those of 200 ms, which a decoder gives at once when it has waited for a missing one, and a rest.
+const QUEUE_MAX: u32 = 16;
+/// How much of a queue is filled before pictures are left out, in pictures a second: 200 ms.
+const BACKLOG_SHARE: u32 = 5;
+/// A branch that has not come up with its source by then is too slow for it.
+const ARMED_AFTER: gst::ClockTime = gst::ClockTime::from_seconds(5);
+/// Rounding of a picture's time in another scale must not make it another picture.
+const SAME_PICTURE: gst::ClockTime = gst::ClockTime::from_useconds(100);
+/// How long the decoder may take for the picture that it is at.
+const CUT_OFF_WAIT: Duration = Duration::from_secs(1);
+
+pub struct Branch {
+    pub made: Made,
+    pub encoder: &'static Encoder,
+    /// Told when all has come out.
+    pub ended: mpsc::Receiver<()>,
+    bin: gst::Bin,
+    tee_pad: gst::Pad,
+    /// `None` where the bit rate is configured.
+    rate: Option<SourceRate>,
+    key_requested: Arc<AtomicBool>,
+}
+
+/// What a branch is made of.
+pub struct Setup<'a> {
+    pub lane: LaneId,
+    pub made: Made,
+    pub wish: &'a Wish,
+    pub encoder: &'static Encoder,
+    pub source: Source,
+}
+
+impl Branch {
+    pub fn start(
+        chain: &Chain,
+        setup: Setup<'_>,
+        keys: &Arc<Mutex<Keys>>,
+        live: &Arc<AtomicBool>,
+        reports: SyncSender<Report>,
+    ) -> Result<Self> {
+        let Setup { lane, made, wish, encoder, source } = setup;
+        let rate = (wish.bitrate == 0).then(|| SourceRate::new(wish.announced_bitrate));
+        let bitrate = rate.as_ref().map_or(wish.bitrate, SourceRate::bitrate);
+        let size = source.size.map(|(width, height)| ladder::scaled(wish.picture.lines, (width, height)));
+        // The level that playlists tell of a picture that is not made yet.
+        let level = size.map(|(width, height)| rung::level(width, height));
+        let target = Target { bitrate, buffer_ms: wish.picture.buffer_ms, level };
+        // One at the source's size follows it without being told.
+        let scaled = size.filter(|size| Some(*size) != source.size);
+        let size = scaled.map_or_else(String::new, |(width, height)| format!(",width={width},height={height}"));
+        let bin = gst::parse::bin_from_description(
+            &format!(
+                "queue name=queue max-size-buffers={QUEUE_MAX} max-size-bytes=0 max-size-time=0 \
+                 ! videoconvertscale method=lanczos n-threads=1 ! video/x-raw,format={format}{size} \
+                 ! {element} ! {behind} ! appsink name=sink {sink}",
+                format = encoder.format,
+                element = encoder.element(target),
+                behind = encoder.behind,
+                sink = chain::SINK,
+            ),
+            true,
+        )
+        .with_context(|| format!("no branch of {}", made.as_str()))?;
+        let sink = bin.by_name("sink").and_then(|sink| sink.downcast().ok()).context("a branch has an end")?;
+        let ended = report_samples(&sink, lane, made, source.clock, reports.clone());
+        let pipeline = chain.pipeline();
+        pipeline.add(&bin)?;
+        // Before it is linked: a pad that is not active yet answers FLUSHING, and that stops every branch without a word.
+        bin.sync_state_with_parent()?;
+        let tee: gst::Element = chain.element("tee")?;
+        let tee_pad = tee.request_pad_simple("src_%u").context("a tee has as many outputs as are asked for")?;
+        let key_requested = Arc::<AtomicBool>::default();
+        let choice = Choice {
+            pacing: {
+                let base = keys.lock().unwrap_or_else(PoisonError::into_inner).base;
+                Pacing::new(wish.picture, source.frame_rate.as_f64(), base)
+            },
+            keys: Arc::clone(keys),
+            live: Arc::clone(live),
+            key_requested: Arc::clone(&key_requested),
+            after: wish.after.map(|at| source.clock.inward(at) + SAME_PICTURE),
+            started: false,
+            queue: bin.by_name("queue").context("a branch has a queue")?,
+            shedding: Shedding::new(source.frame_rate, wish.picture),
+            frame_rate: fraction(source.frame_rate, wish.picture.divisor),
+            made,
+            reports,
+        };
+        choice.apply(&tee_pad);
+        tee_pad.link(&bin.static_pad("sink").context("a branch has a beginning")?)?;
+        Ok(Self { made, encoder, ended, bin, tee_pad, rate, key_requested })
+    }
+
+    /// Of the source's newest Sample: what is encoded alike has as many bits.
+    pub fn follow_rate(&mut self, dts: Timestamp, bytes: usize) {
+        let Some(bitrate) = self.rate.as_mut().and_then(|rate| rate.observe(dts, bytes)) else { return };
+        if let Some(encoder) = self.bin.by_name("encoder") {
+            encoder.set_property("bitrate", self.encoder.bitrate(bitrate));
+        }
+    }
+
+    pub fn request_keyframe(&self) {
+        self.key_requested.store(true, Ordering::Relaxed);
+    }
+
+    /// Takes it out of a running chain; the others do not notice. What it still holds is of no use.
+    pub fn cut_off(self, chain: &Chain) {
+        let Self { bin, tee_pad, .. } = self;
+        let (done, is_done) = mpsc::channel();
+        let Some(begin) = bin.static_pad("sink") else { return };
+        // Between two pictures.
+        tee_pad.add_probe(gst::PadProbeType::IDLE, move |pad, _| {
+            let _ = pad.unlink(&begin);
+            let _ = done.send(());
+            gst::PadProbeReturn::Remove
+        });
+        if is_done.recv_timeout(CUT_OFF_WAIT).is_err() {
+            eprintln!("a branch could not be cut off between two pictures");
+        }
+        let _ = bin.set_state(gst::State::Null);
+        let _ = chain.pipeline().remove(&bin);
+        if let Ok(tee) = chain.element::<gst::Element>("tee") {
+            tee.release_request_pad(&tee_pad);
+        }
+    }
+}
+
+/// Which pictures the branch takes.
+struct Choice {
+    pacing: Pacing,
+    keys: Arc<Mutex<Keys>>,
+    live: Arc<AtomicBool>,
+    key_requested: Arc<AtomicBool>,
+    /// The newest picture that is made already.
+    after: Option<gst::ClockTime>,
+    /// The encoder has had its first picture.
+    started: bool,
+    queue: gst::Element,
+    shedding: Shedding,
+    frame_rate: gst::Fraction,
+    made: Made,
+    reports: SyncSender<Report>,
+}
+
+impl Choice {
+    fn apply(self, pad: &gst::Pad) {
+        let choice = Mutex::new(self);
+        pad.add_probe(gst::PadProbeType::BUFFER | gst::PadProbeType::EVENT_DOWNSTREAM, move |pad, info| {
+            let mut choice = choice.lock().unwrap_or_else(PoisonError::into_inner);
+            match &info.data {
+                Some(gst::PadProbeData::Buffer(buffer)) => {
+                    let Some(pts) = buffer.pts() else { return gst::PadProbeReturn::Drop };
+                    let Some(key) = choice.take(pts) else { return gst::PadProbeReturn::Drop };
+                    drop(choice);
+                    if key {
+                        ask_for_keyframe(pad, pts);
+                    }
+                }
+                Some(gst::PadProbeData::Event(event)) => {
+                    if let gst::EventView::Caps(caps) = event.view() {
+                        // Rate control goes wrong by the factor that the rate is told wrong by.
+                        let mut caps = caps.caps_owned();
+                        caps.make_mut().set("framerate", choice.frame_rate);
+                        info.data = Some(gst::PadProbeData::Event(gst::event::Caps::new(&caps)));
+                    }
+                }
+                _ => (),
+            }
+            gst::PadProbeReturn::Ok
+        });
+    }
+
+    /// Whether a picture is encoded, and then whether the encoder is to be asked for a keyframe.
+    fn take(&mut self, pts: gst::ClockTime) -> Option<bool> {
+        let mark = self.keys.lock().unwrap_or_else(PoisonError::into_inner).mark;
+        let taken = self.pacing.take(pts.nseconds(), mark);
+        if self.after.is_some_and(|after| pts <= after) {
+            return None;
+        }
+        let asked = self.key_requested.load(Ordering::Relaxed);
+        let key = taken? || asked;
+        let backlog = self.queue.property::<u32>("current-level-buffers");
+        let live = self.live.load(Ordering::Relaxed);
+        if self.shedding.sheds(pts.nseconds(), backlog, live) && !key && self.started {
+            // Where nobody reads reports, the process is about to end.
+            let _ = self.reports.send(Report::Shed(self.made, 1));
+            return None;
+        }
+        self.shedding.taken = Some(pts.nseconds());
+        if asked {
+            self.key_requested.store(false, Ordering::Relaxed);
+        }
+        // The first picture is a keyframe anyway, and a request that meets it makes 1.22.0 refuse all later ones: it books the
+        // request at running time 1000 h, by which x264enc moves its times.
+        Some(std::mem::replace(&mut self.started, true) && key)
+    }
+}
+
+fn ask_for_keyframe(pad: &gst::Pad, pts: gst::ClockTime) {
+    let event = gst_video::DownstreamForceKeyUnitEvent::builder().timestamp(pts).stream_time(pts).running_time(pts);
+    pad.push_event(event.all_headers(true).build());
+}
+
+/// Whether pictures are left out for an encoder that is too slow.
+struct Shedding {
+    /// Pictures in the queue from which on some are.
+    backlog_max: u32,
+    /// Of two that are taken, the second comes so soon that no Part is without: in nanoseconds.
+    distance_max: u64,
+    interval: u64,
+    taken: Option<u64>,
+    /// What came faster than it is shown is encoded, or has had its time: the queue says how slow the encoder is.
+    armed: bool,
+    live_from: Option<u64>,
+}
+
+impl Shedding {
+    fn new(frame_rate: FrameRate, picture: Picture) -> Self {
+        let source_rate = frame_rate.as_f64().max(1.0);
+        let rate = (source_rate / f64::from(picture.divisor)).round() as u32;
+        let interval = (1e9 / source_rate) as u64;
+        Self {
+            backlog_max: (rate / BACKLOG_SHARE).clamp(2, QUEUE_MAX - 4),
+            distance_max: interval * u64::from(picture.in_part),
+            interval: interval * u64::from(picture.divisor),
+            taken: None,
+            armed: false,
+            live_from: None,
+        }
+    }
+
+    fn sheds(&mut self, at: u64, backlog: u32, live: bool) -> bool {
+        if !live {
+            return false;
+        }
+        let live_from = *self.live_from.get_or_insert(at);
+        self.armed |= backlog <= 1 || at.saturating_sub(live_from) >= ARMED_AFTER.nseconds();
+        let next_in_time = self.taken.is_some_and(|taken| at + self.interval <= taken + self.distance_max);
+        self.armed && backlog >= self.backlog_max && next_in_time
+    }
+}
+
+fn fraction(frame_rate: FrameRate, divisor: u32) -> gst::Fraction {
+    let seconds = frame_rate.seconds.saturating_mul(divisor);
+    gst::Fraction::new(i32::try_from(frame_rate.frames).unwrap_or(30), i32::try_from(seconds).unwrap_or(1).max(1))
+}
+
+fn report_samples(
+    sink: &gst_app::AppSink,
+    lane: LaneId,
+    made: Made,
+    clock: Clock,
+    reports: SyncSender<Report>,
+) -> mpsc::Receiver<()> {
+    let (eos, ended) = mpsc::channel();
+    let mut told = None;
+    sink.set_callbacks(
+        gst_app::AppSinkCallbacks::builder()
+            .new_sample(move |sink| {
+                let (buffer, caps, segment) = chain::pull(sink)?;
+                if told.as_ref() != Some(&caps) {
+                    let track = track(made, &caps).ok_or(gst::FlowError::NotNegotiated)?;
+                    reports.send(Report::Track(lane, made, track.into())).map_err(|_| gst::FlowError::Eos)?;
+                    told = Some(caps);
+                }
+                let coded = coded(made, buffer, &segment, clock).ok_or(gst::FlowError::Error)?;
+                reports.send(Report::Sample(lane, made, coded)).map_err(|_| gst::FlowError::Eos)?;
+                Ok(gst::FlowSuccess::Ok)
+            })
+            .eos(move |_| _ = eos.send(()))
+            .build(),
+    );
+    ended
+}
+
+fn track(made: Made, caps: &gst::Caps) -> Option<Track> {
+    let parameters = Parameters::H264(h264::Parameters::parse(chain::codec_data(caps)?).ok()?);
+    Some(Track { id: TrackId::VIDEO, timescale: lane::timescale(made, 0)?, parameters })
+}
+
+fn coded(made: Made, buffer: gst::Buffer, segment: &gst::Segment, clock: Clock) -> Option<Coded> {
+    // x264enc moves its times by 1000 h, and its segment with them: only the running time is the source's.
+    let running = segment.downcast_ref::<gst::ClockTime>()?.to_running_time(buffer.pts()?)?;
+    let pts = clock.outward(running, lane::timescale(made, 0)?);
+    let keyframe = !buffer.flags().contains(gst::BufferFlags::DELTA_UNIT);
+    Some(Coded { pts, dts: pts, duration: 0, keyframe, cut: false, live: true, payload: chain::payload(buffer).ok()? })
+}
