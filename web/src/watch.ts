@@ -70,7 +70,7 @@ function choose(choice: Choice): void {
 }
 
 function chooseLayer(encodingId: string | null): void {
-  if (player instanceof WebRtcPlayer) player.choose(encodingId);
+  player?.choose(encodingId);
 }
 
 function put(input: Input): void {
@@ -246,7 +246,7 @@ function draw(): void {
   screen.show(shown, video);
   if (shown.kind !== 'live') screen.showDelay('');
   screen.showChoice(model.choice, model.can.webRtc, mayRetry(model));
-  screen.showLayers(reading?.webRtc?.layers ?? [], reading?.webRtc?.layer ?? null);
+  screen.showLayers(reading?.layers ?? [], reading?.layer ?? null);
 }
 
 function drawNumbers(): void {
@@ -315,6 +315,7 @@ const snapshot = () => Object.freeze({
   bufferMs: reading === null ? null : Math.round(reading.buffer * 1000),
   rate: video.playbackRate,
   stalls, firstFrameMs, players,
+  shown: reading?.shown ?? null,
   webrtc: reading?.webRtc === undefined ? null : Object.freeze({ ...reading.webRtc }),
   framesDecoded: reading?.webRtc?.figures?.framesDecoded ?? video.getVideoPlaybackQuality?.().totalVideoFrames ?? 0,
   hlsErrors: Object.freeze([...hlsErrors]),

@@ -27,6 +27,7 @@ const PAGES = {
     player.on(Hls.Events.ERROR, (_, e) => probe.error(e.details + (e.fatal ? ' (fatal)' : '')));
     window.chooseSound = (name) => { player.audioTrack = player.audioTracks.findIndex((track) => track.name === name); };
     player.on(Hls.Events.AUDIO_TRACK_SWITCHED, (_, track) => { window.sound = track.name; });
+    window.shown = () => player.levels[player.currentLevel]?.uri.split('/').at(-1) ?? '';
     window.playerFacts = () => ({ version: Hls.version, audioTracks: player.audioTracks.length, sound: window.sound, playerLatencyS: player.latency, targetLatencyS: player.targetLatency });
     player.loadSource(url); player.attachMedia(video);`),
   '/shaka.html': bare('shaka.js', `

@@ -75,6 +75,9 @@ export interface Layer {
   width: number | null;
   height: number | null;
   active: boolean;
+  /** Where they tell two of one size apart. */
+  framesPerSecond?: number;
+  bitsPerSecond?: number;
 }
 
 /** No publisher sends more, and no menu should be longer. */

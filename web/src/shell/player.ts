@@ -2,7 +2,7 @@
 //
 // A player lives until it is destroyed and never heals itself beyond one attempt at a media error: it reports, and the
 // page's state machine builds another. Ten times a second the page calls `beat`, which steers the rate.
-import Hls, { AudioStreamController, type ErrorData, type HlsConfig } from 'hls.js';
+import Hls, { AudioStreamController, type ErrorData, type HlsConfig, type Level } from 'hls.js';
 import type { Layer } from '../core/answer';
 import type { HlsMode, PlayerEvent } from '../core/page';
 import { plainPlaylist } from '../core/playlist';
@@ -20,6 +20,11 @@ export interface Reading {
   bitsPerSecond: number;
   /** Whether media arrives and is shown, where the player knows; else the page looks at the picture's clock. */
   flowing?: boolean;
+  /** What can be chosen, and what was; null leaves it to the player. */
+  layers: Layer[];
+  layer: string | null;
+  /** The one whose pictures are shown, where the player knows. */
+  shown?: string | null;
   webRtc?: WebRtcReading;
 }
 
@@ -38,6 +43,8 @@ export interface WebRtcReading {
 export interface Player {
   /** Steers, and says what it sees. `live` is false while the publisher is away: standing still is then no stall. */
   beat(nowMs: number, live: boolean): Reading;
+  /** One of the layers, or null for whatever fits. */
+  choose(layer: string | null): void;
   /** Back to the live picture after a short pause. */
   toLive(): void;
   /** Stops loading during a long pause; another player is built afterwards. */
@@ -84,8 +91,8 @@ function settings(mode: HlsMode): Partial<HlsConfig> {
     audioStreamController: PromptAudio,
     startFragPrefetch: true,
     testBandwidth: false,
-    // The first variant listed is the source: begin there instead of measuring.
-    abrEwmaDefaultEstimate: 5_000_000,
+    // Begin with the source, whatever it costs, instead of measuring: on a slower line one segment tells.
+    abrEwmaDefaultEstimate: 12_000_000,
     manifestLoadPolicy: loadPolicy(10_000, 10_000),
     playlistLoadPolicy: loadPolicy(6000, 8000),
     fragLoadPolicy: loadPolicy(6000, 20_000),
@@ -124,6 +131,9 @@ function ahead({ buffered, currentTime }: HTMLVideoElement): number {
   return 0;
 }
 
+/** Of a variant: the last part of its playlist's address. */
+const nameOf = ({ uri }: Level): string => uri.slice(uri.lastIndexOf('/') + 1);
+
 /** A playlist loader that hides the low-latency tags, so that nothing is held open (core/playlist.ts). */
 function plainLoader(): NonNullable<HlsConfig['pLoader']> {
   const Loader = Hls.DefaultConfig.loader as unknown as NonNullable<HlsConfig['pLoader']>;
@@ -148,6 +158,7 @@ class HlsPlayer implements Player {
   private stallPending = false;
   private playingSinceMs: number | null = null;
   private repairedMs = -Infinity;
+  private chosen: string | null = null;
 
   constructor(private readonly video: HTMLVideoElement, url: string, mode: HlsMode, private readonly reports: Reports) {
     const hls = new Hls(settings(mode));
@@ -166,7 +177,10 @@ class HlsPlayer implements Player {
     const level = hls.levels[hls.currentLevel];
     const bitsPerSecond = level?.bitrate ?? 0;
     const buffer = ahead(video);
-    const reading = { playingDateMs: hls.playingDate?.getTime() ?? null, edgeLatency: null, target: null, buffer, bitsPerSecond };
+    const reading = {
+      playingDateMs: hls.playingDate?.getTime() ?? null, edgeLatency: null, target: null, buffer, bitsPerSecond,
+      layers: this.layers(), layer: this.chosen, shown: level === undefined ? null : nameOf(level),
+    };
     if (details === null || !details.live) return reading;
     const allowance = this.allowance.seconds(nowMs);
     // hls.js multiplies this by all the stalls it has seen; the product is our allowance.
@@ -188,6 +202,20 @@ class HlsPlayer implements Player {
     if (nowMs - this.playingSinceMs < START_MS && excess > START_EXCESS_S && sample.buffer > excess + START_LEFT_S) return this.toLive();
     const next = rate.next(sample);
     if (Math.abs(next - video.playbackRate) > 0.001) video.playbackRate = next;
+  }
+
+  /** The variants, best first, by the name of their playlist: it stays when others come and go. */
+  private layers(): Layer[] {
+    return this.hls.levels.map((level) => ({
+      encodingId: nameOf(level), width: level.width, height: level.height, active: true, framesPerSecond: level.frameRate, bitsPerSecond: level.averageBitrate,
+    })).reverse();
+  }
+
+  choose(layer: string | null): void {
+    const { hls } = this;
+    const level = hls.levels.findIndex((one) => nameOf(one) === layer);
+    this.chosen = level < 0 ? null : layer;
+    hls.nextLevel = level;
   }
 
   toLive(): void {
@@ -249,8 +277,10 @@ class NativePlayer implements Player {
     const last = video.buffered.length - 1;
     const buffer = last < 0 ? 0 : Math.max(0, video.buffered.end(last) - video.currentTime);
     const playingDateMs = Number.isFinite(startMs) ? startMs + video.currentTime * 1000 : null;
-    return { playingDateMs, edgeLatency: null, target: null, buffer, bitsPerSecond: 0 };
+    return { playingDateMs, edgeLatency: null, target: null, buffer, bitsPerSecond: 0, layers: [], layer: null };
   }
+
+  choose(): void {}
 
   toLive(): void {
     const { seekable } = this.video;

@@ -17,9 +17,11 @@ const BADGES: Record<ViewKind, string> = {
   away: 'Away', ended: 'Ended', lost: 'No connection', blocked: 'Ready', unsupported: 'Not supported',
 };
 
-function layerName({ encodingId, width, height, active }: Layer): string {
+function layerName({ encodingId, width, height, active, framesPerSecond, bitsPerSecond }: Layer): string {
   const size = width === null || height === null ? encodingId : `${width} × ${height}`;
-  return active ? size : `${size} (not sent now)`;
+  const pace = framesPerSecond ? `, ${Math.round(framesPerSecond)} a second` : '';
+  const cost = bitsPerSecond ? `, ${(bitsPerSecond / 1e6).toFixed(1)} Mbit/s` : '';
+  return active ? size + pace + cost : `${size} (not sent now)`;
 }
 
 /** The pointer rests this long: the controls leave the picture. */

@@ -125,7 +125,10 @@ export class WebRtcPlayer implements Player {
       state: stateOf(session), trouble: session.trouble, sessions: session.attempt, restarts: session.restarts,
       layers: session.layers, layer: session.layer, figures,
     };
-    return { playingDateMs: null, edgeLatency: null, target: null, buffer: 0, bitsPerSecond: 0, flowing: isFlowing(session, nowMs), webRtc };
+    return {
+      playingDateMs: null, edgeLatency: null, target: null, buffer: 0, bitsPerSecond: 0, flowing: isFlowing(session, nowMs),
+      layers: session.layers, layer: session.layer, webRtc,
+    };
   }
 
   /** It always is. */

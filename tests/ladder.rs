@@ -1,0 +1,164 @@
+//! The ladder of a live stream: every rung is decoded and compared with its source, checked by the outside checker while it is
+//! cold, warm and made anew, and played over a line that changes.
+
+mod common;
+
+use std::{collections::BTreeMap, fs, path::Path, process::Command, time::Duration};
+
+use common::{
+    Server,
+    clients::{Program, Turn},
+    key_of, kill_hard,
+    real::{checker, ffmpeg, seconds, told},
+    streams, within,
+};
+
+/// Three rungs of a small picture: at the source's rate with two GOPs in a segment, and at a third and a sixth of it with one.
+const LADDER: &str = "360p 800k, 270p10 400k, 180p5 200k";
+/// Playlist, width, the source's pictures to one of its own, keyframes in a segment of 4 s.
+const RUNGS: [(&str, u32, usize, usize); 3] = [("rung-2", 640, 1, 2), ("rung-3", 480, 3, 1), ("rung-4", 320, 6, 1)];
+/// Mean difference of brightness, of 255, between two codings of one picture. Of pictures a third of a second apart it is 20.
+const DIFFERENCE_MAX: f64 = 6.0;
+/// Of times in 90 kHz, in seconds.
+const SAME_TIME: f64 = 0.0005;
+
+fn serve(more: &str) -> Server {
+    Server::start(&format!("{}[transcode]\nladder = \"{LADDER}\"\n{more}", streams(&["demo"])))
+}
+
+/// 640x360 at 30 pictures a second, keyframes 2 s apart.
+fn publish(server: &Server, source: &str, gop: u32) -> Program {
+    let mut command = ffmpeg();
+    command.args(["-hide_banner", "-loglevel", "error", "-nostdin", "-re", "-f", "lavfi", "-i", source]);
+    command.args(["-re", "-f", "lavfi", "-i", "sine=r=48000", "-map", "0", "-map", "1", "-c:a", "aac", "-ac", "2"]);
+    command.args(["-c:v", "libx264", "-preset", "veryfast", "-tune", "zerolatency", "-b:v", "3000k", "-pix_fmt", "yuv420p"]);
+    command.args(["-g", &gop.to_string(), "-keyint_min", &gop.to_string(), "-sc_threshold", "0"]);
+    command.args(["-t", &seconds(150, 400).to_string(), "-f", "flv"]).arg(format!("{}/{}", server.rtmp, key_of("demo")));
+    Program::start(command)
+}
+
+const MOVING: &str = "testsrc2=s=640x360:r=30";
+
+fn text(server: &Server, playlist: &str) -> String {
+    server.get(&format!("/live/demo/{playlist}.m3u8")).text()
+}
+
+/// Whole segments of a playlist by number: the address of each, and of the init segment in force.
+fn segments(list: &str) -> BTreeMap<u64, (String, String)> {
+    let (mut map, mut gap, mut found) = (String::new(), false, BTreeMap::new());
+    for line in list.lines() {
+        if let Some(rest) = line.strip_prefix("#EXT-X-MAP:URI=\"") {
+            map = rest.trim_end_matches('"').to_owned();
+        } else if line == "#EXT-X-GAP" {
+            gap = true;
+        } else if !line.starts_with('#') && !line.is_empty() {
+            let number = line.rsplit_once("segment-").and_then(|(_, rest)| rest.strip_suffix(".m4s")?.parse().ok());
+            if let Some(number) = number.filter(|_| !std::mem::take(&mut gap)) {
+                found.insert(number, (map.clone(), line.to_owned()));
+            }
+        }
+    }
+    found
+}
+
+/// The newest whole segment that the source and all rungs have, as files.
+fn newest_of_all(server: &Server) -> Vec<std::path::PathBuf> {
+    let names: Vec<_> = ["video"].into_iter().chain(RUNGS.map(|(name, ..)| name)).collect();
+    let all = within(Duration::from_secs(30), "all have whole segments", || {
+        let lists: Vec<_> = names.iter().map(|name| segments(&text(server, name))).collect();
+        let number = *lists[0].keys().rev().find(|number| lists.iter().all(|list| list.contains_key(number)))?;
+        Some(lists.into_iter().map(|mut list| list.remove(&number).expect("all have it")).collect::<Vec<_>>())
+    });
+    names
+        .iter()
+        .zip(all)
+        .map(|(name, (map, segment))| {
+            let file = server.folder.join(&format!("{name}.mp4"));
+            let media = [map, segment].map(|uri| server.get(&format!("/live/demo/{uri}")).body).concat();
+            fs::write(&file, media).expect("a test's folder is writable");
+            file
+        })
+        .collect()
+}
+
+/// Time, and whether it is a keyframe, of every picture; none may be a B-frame.
+fn pictures(file: &Path) -> Vec<(f64, bool)> {
+    let mut probe = Command::new("ffprobe");
+    probe.args(["-v", "error", "-select_streams", "v", "-show_entries", "frame=pts_time,pict_type,key_frame", "-of", "json"]);
+    let probed = probe.arg(file).output().expect("ffprobe is installed");
+    assert!(probed.status.success(), "{}", told(&probed));
+    let probed: serde_json::Value = serde_json::from_slice(&probed.stdout).expect("ffprobe writes JSON");
+    let frames = probed["frames"].as_array().expect("there are pictures");
+    let read = |frame: &serde_json::Value| {
+        assert_ne!(frame["pict_type"], "B", "{}: {frame}", file.display());
+        let at = frame["pts_time"].as_str().and_then(|text| text.parse().ok()).expect("a picture has a time");
+        (at, frame["key_frame"] == 1)
+    };
+    frames.iter().map(read).collect()
+}
+
+/// Every picture small and grey.
+fn grey(file: &Path) -> Vec<Vec<u8>> {
+    let mut decode = ffmpeg();
+    decode.args(["-v", "error", "-i"]).arg(file).args(["-vf", "scale=80:45,format=gray", "-fps_mode", "passthrough"]);
+    let decoded = decode.args(["-f", "rawvideo", "-"]).output().expect("ffmpeg is installed");
+    assert!(decoded.status.success(), "{}", told(&decoded));
+    decoded.stdout.chunks_exact(80 * 45).map(<[u8]>::to_vec).collect()
+}
+
+#[test]
+fn every_rung_shows_the_same_at_the_same_number() {
+    let _turn = Turn::take();
+    let server = serve("");
+    let _publisher = publish(&server, MOVING, 60);
+    server.playable("demo");
+    let offer = text(&server, "index");
+    for (rung, width, divisor, _) in RUNGS {
+        let variant = format!(",RESOLUTION={width}x{},FRAME-RATE={},", width * 9 / 16, 30 / divisor);
+        let listed = offer.lines().zip(offer.lines().skip(1)).any(|(a, b)| a.contains(&variant) && b == format!("{rung}.m3u8"));
+        assert!(listed, "{rung}, {variant} of\n{offer}");
+    }
+    let files = newest_of_all(&server);
+    let (source, shown) = (pictures(&files[0]), grey(&files[0]));
+    assert_eq!(source.len(), 120, "a segment of 4 s");
+    for (file, (rung, _, divisor, keyframes)) in files[1..].iter().zip(RUNGS) {
+        let made = pictures(file);
+        assert_eq!(made.len(), 120 / divisor, "{rung}");
+        for (n, (at, _)) in made.iter().enumerate() {
+            assert!((at - source[n * divisor].0).abs() < SAME_TIME, "{rung}: picture {n} is shown at {at}, not {:?}", source[n * divisor]);
+        }
+        let keys: Vec<_> = made.iter().enumerate().filter(|(_, (_, key))| *key).map(|(n, _)| n * divisor).collect();
+        assert_eq!(keys, (0..keyframes).map(|n| n * 60).collect::<Vec<_>>(), "{rung}");
+        for (n, picture) in grey(file).iter().enumerate() {
+            let of = &shown[n * divisor];
+            let apart: u64 = of.iter().zip(picture).map(|(a, b)| u64::from(a.abs_diff(*b))).sum();
+            let apart = apart as f64 / of.len() as f64;
+            assert!(apart < DIFFERENCE_MAX, "{rung}: picture {n} is {apart} apart");
+        }
+    }
+}
+
+#[test]
+fn the_checker_finds_nothing_in_a_ladder_cold_warm_or_made_anew() {
+    let _turn = Turn::take();
+    let server = serve("");
+    let publisher = publish(&server, MOVING, 60);
+    server.playable("demo");
+    assert_eq!(server.children("codecast-transcode").len(), 0, "nothing is made that nobody asks for");
+    // Cold, then warm, then over the death of the program that makes it, then another picture.
+    let check = checker(&server.playlist("demo"), seconds(28, 120), &[]);
+    let child = within(Duration::from_secs(15), "it is made", || server.children("codecast-transcode").first().copied());
+    within(Duration::from_secs(15), "there is something of all", || {
+        RUNGS.iter().all(|(rung, ..)| text(&server, rung).contains("#EXT-X-PART:")).then_some(())
+    });
+    std::thread::sleep(Duration::from_secs(6));
+    kill_hard(child);
+    within(Duration::from_secs(10), "another takes its place", || {
+        server.children("codecast-transcode").iter().any(|other| *other != child).then_some(())
+    });
+    std::thread::sleep(Duration::from_secs(6));
+    drop(publisher);
+    let _publisher = publish(&server, "testsrc2=s=480x360:r=15", 30);
+    let checked = check.wait_with_output().expect("the checker ends by itself");
+    assert!(checked.status.success(), "{}", told(&checked));
+}
