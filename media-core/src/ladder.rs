@@ -6,7 +6,7 @@
 /// Entries of a ladder at most: the 100 kbit/s one is the sixth.
 pub const SETTINGS_MAX: usize = 6;
 /// Distance between keyframes of a rung that fits two GOPs into a segment of 4 s.
-const GOP_MS: u32 = 2000;
+pub const GOP_MS: u32 = 2000;
 /// And of one that cannot afford two: a keyframe is most of what a slow rung costs.
 const LONG_GOP_MS: u32 = 4000;
 const BUFFER_MS: u32 = 1000;

@@ -3,9 +3,9 @@
 
 use crate::{
     Parameters, TrackId,
-    ladder::{Ladder, Pace, SETTINGS_MAX, Setting},
+    ladder::{self, Ladder, Pace, SETTINGS_MAX, Setting},
     stream::Made,
-    timeline::Grid,
+    timeline::{self, Grid},
 };
 
 /// One rendition that is made of a stream's picture.
@@ -20,6 +20,10 @@ pub struct Rung {
     pub source_rate: f64,
     /// Of the source's pictures, how many a Part holds.
     pub in_part: u32,
+    /// The longest that a segment may be, where one is cut without a keyframe of the source; 0 where nobody packages.
+    pub segment_ms_max: u32,
+    /// The source cannot be cut at keyframes alone.
+    pub long_gop: bool,
 }
 
 /// Bits a second of a picture made at the source's size. Below the least no screen is legible after a change; above the most
@@ -56,17 +60,23 @@ impl Rung {
         divisor: 1,
         source_rate: 0.0,
         in_part: 1,
+        segment_ms_max: 0,
+        long_gop: false,
     };
 
     /// All that can be made of a stream on this grid, best first.
     pub fn all(ladder: &Ladder, grid: &Grid) -> Vec<Self> {
-        let alike = Self { source_rate: grid.frame_rate, ..Self::ALIKE };
+        let (segment_ms_max, long_gop) = (timeline::segment_ms_max(grid.target_duration), !grid.independent_segments);
         let in_part = (f64::from(grid.part_target_ms) * grid.frame_rate / 1000.0).round().max(1.0) as u32;
         let of_ladder = ladder.settings().iter().zip(1..).map(|(setting, number)| {
             let (id, made) = (TrackId::rung(number).expect("as many as a ladder has"), Made::Rung(number));
             let divisor = setting.divisor(grid.frame_rate, in_part);
-            Self { id, made, setting: *setting, divisor, source_rate: grid.frame_rate, in_part }
+            Self { id, made, setting: *setting, divisor, source_rate: grid.frame_rate, in_part, segment_ms_max, long_gop }
         });
+        // It has the source's keyframes where those are enough to begin at.
+        let own_gop = Setting { gop_ms: if long_gop { ladder::GOP_MS } else { 0 }, ..Self::ALIKE.setting };
+        let alike =
+            Self { setting: own_gop, source_rate: grid.frame_rate, in_part, segment_ms_max, long_gop, ..Self::ALIKE };
         std::iter::once(alike).chain(of_ladder).collect()
     }
 
@@ -77,7 +87,7 @@ impl Rung {
     /// Whether viewers need it beside a source of these parameters, which costs so many bits a second, as far as is known.
     pub fn is_needed(&self, parameters: &Parameters, source: Option<u64>) -> bool {
         if self.is_alike() {
-            return matches!(parameters, Parameters::Hevc(_) | Parameters::Av1(_));
+            return self.long_gop || matches!(parameters, Parameters::Hevc(_) | Parameters::Av1(_));
         }
         source.is_none_or(|source| u64::from(self.setting.bitrate) * 100 <= source * SHARE_MAX)
     }

@@ -341,6 +341,11 @@ impl Timeline {
     }
 }
 
+/// Longest a segment may get, in milliseconds: its EXTINF still rounds to TARGETDURATION, in seconds.
+pub fn segment_ms_max(target_duration: u32) -> u32 {
+    target_duration * 1000 + (SLACK_US / 1000) as u32
+}
+
 fn lead_us(sample: &Sample) -> i64 {
     (sample.pts - sample.dts).as_micros()
 }

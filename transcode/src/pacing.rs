@@ -40,7 +40,8 @@ impl Pacing {
     /// by itself.
     pub fn take(&mut self, at: u64, mark: Mark) -> Option<bool> {
         let Picture { divisor, in_part, gop_ms, .. } = self.picture;
-        if let Some(cut) = mark.cut {
+        let cut = mark.cut.or_else(|| self.is_overdue(at).then_some(at));
+        if let Some(cut) = cut {
             (self.base, self.last_slot) = (Some(cut.min(at)), None);
         }
         let base = *self.base.get_or_insert(at);
@@ -49,18 +50,28 @@ impl Pacing {
         let slot = number.map(|number| number / u64::from(divisor));
         let own_key = gop_ms == 0 && mark.keyframe;
         let first = self.last_slot.is_none();
-        if divisor > 1 && slot.is_some() && slot == self.last_slot && mark.cut.is_none() {
+        if divisor > 1 && slot.is_some() && slot == self.last_slot && cut.is_none() {
             return None;
         }
         self.last_slot = slot.or(Some(0));
         let since_key = at.saturating_sub(self.last_key) + self.interval / 2;
         let due = gop_ms > 0 && since_key >= u64::from(gop_ms) * 1_000_000;
         let on_border = number.is_none_or(|number| number % u64::from(in_part) < u64::from(divisor));
-        let key = mark.cut.is_some() || own_key || (due && on_border && !first);
+        let key = cut.is_some() || own_key || (due && on_border && !first);
         if key || first {
             self.last_key = at;
         }
         Some(key)
+    }
+
+    /// The presentation cuts here, though the source has no keyframe: another Part would make the segment too long
+    /// (`Timeline::push`).
+    fn is_overdue(&self, at: u64) -> bool {
+        let limit = u64::from(self.picture.segment_ms_max) * 1_000_000;
+        let Some(since) = self.base.filter(|_| limit > 0 && self.interval > 0).map(|base| at.saturating_sub(base)) else { return false };
+        let number = (since + self.interval / 2) / self.interval;
+        let in_part = u64::from(self.picture.in_part);
+        number.is_multiple_of(in_part) && (number + in_part) * self.interval > limit + self.interval / 2
     }
 }
 
@@ -87,7 +98,7 @@ mod tests {
     }
 
     fn picture(divisor: u32, gop_ms: u32) -> Picture {
-        Picture { lines: 720, divisor, in_part: 6, buffer_ms: 1000, gop_ms }
+        Picture { lines: 720, divisor, in_part: 6, buffer_ms: 1000, gop_ms, segment_ms_max: 4400 }
     }
 
     #[test]
@@ -109,6 +120,13 @@ mod tests {
         assert_eq!(keys(2000), [0, 60, 120, 180]);
         assert_eq!(keys(4000), [0, 120]);
         assert_eq!(keys(1500), [0, 48, 96, 120, 168, 216]);
+    }
+
+    #[test]
+    fn a_long_gop_is_cut_where_the_presentation_cuts_it() {
+        let taken = taken(picture(6, 4000), 0..300, &[0], &[0]);
+        let keys = taken.split(' ').filter_map(|word| word.strip_suffix('*')).collect::<Vec<_>>();
+        assert_eq!(keys, ["0", "120", "132", "252", "264"], "4.4 s after each other, and in between by itself");
     }
 
     #[test]

@@ -12,6 +12,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use media_core::{
     Parameters, Rung, Timescale, Timestamp, Track, TrackId,
     codec::{aac, av1, h264, hevc, opus},
+    ladder::Setting,
     stream::Made,
 };
 
@@ -97,6 +98,8 @@ pub struct Picture {
     pub buffer_ms: u32,
     /// Between cuts, keyframes come so far apart; 0: where the source's are.
     pub gop_ms: u32,
+    /// A segment without a keyframe of the source is cut at the last border of Parts within so much; 0: never.
+    pub segment_ms_max: u32,
 }
 
 /// From the server to its child. A lane never waits for another.
@@ -146,15 +149,16 @@ pub struct Frame {
 impl Default for Picture {
     /// As the source's.
     fn default() -> Self {
-        Self { lines: u32::MAX, divisor: 1, in_part: 1, buffer_ms: 400, gop_ms: 0 }
+        Self { lines: u32::MAX, divisor: 1, in_part: 1, buffer_ms: 400, gop_ms: 0, segment_ms_max: 0 }
     }
 }
 
 impl From<&Rung> for Picture {
     fn from(rung: &Rung) -> Self {
-        let Rung { setting, divisor, in_part, .. } = *rung;
+        let Rung { setting, divisor, in_part, segment_ms_max, .. } = *rung;
         let (divisor, in_part) = (divisor.max(1), in_part.max(1));
-        Self { lines: setting.lines, divisor, in_part, buffer_ms: setting.buffer_ms, gop_ms: setting.gop_ms }
+        let Setting { lines, buffer_ms, gop_ms, .. } = setting;
+        Self { lines, divisor, in_part, buffer_ms, gop_ms, segment_ms_max }
     }
 }
 
@@ -345,8 +349,8 @@ fn put_wish(fields: &mut BytesMut, wish: &Wish) {
     fields.put_f64(wish.frame_rate);
     put_timestamp(fields, wish.after.unwrap_or(Timestamp::ZERO));
     fields.put_u8(wish.after.is_some().into());
-    let Picture { lines, divisor, in_part, buffer_ms, gop_ms } = wish.picture;
-    [lines, divisor, in_part, buffer_ms, gop_ms].into_iter().for_each(|number| fields.put_u32(number));
+    let Picture { lines, divisor, in_part, buffer_ms, gop_ms, segment_ms_max } = wish.picture;
+    [lines, divisor, in_part, buffer_ms, gop_ms, segment_ms_max].into_iter().for_each(|number| fields.put_u32(number));
 }
 
 fn put_timestamp(fields: &mut BytesMut, timestamp: Timestamp) {
@@ -418,12 +422,13 @@ fn take_wish(fields: &mut Bytes) -> Result<Wish, Error> {
     let frame_rate = fields.try_get_f64().map_err(|_| Error::Short)?;
     let after = take_timestamp(fields)?;
     let has_after = fields.try_get_u8().map_err(|_| Error::Short)? != 0;
-    let [lines, divisor, in_part, buffer_ms, gop_ms] =
-        [take_u32(fields)?, take_u32(fields)?, take_u32(fields)?, take_u32(fields)?, take_u32(fields)?];
+    let mut number = || take_u32(fields);
+    let (lines, divisor, in_part) = (number()?, number()?, number()?);
+    let (buffer_ms, gop_ms, segment_ms_max) = (number()?, number()?, number()?);
     if divisor == 0 || in_part == 0 {
         return Err(Error::Field("picture"));
     }
-    let picture = Picture { lines, divisor, in_part, buffer_ms, gop_ms };
+    let picture = Picture { lines, divisor, in_part, buffer_ms, gop_ms, segment_ms_max };
     Ok(Wish { bitrate, announced_bitrate, frame_rate, after: has_after.then_some(after), picture })
 }
 
@@ -521,7 +526,7 @@ mod tests {
         let aac = aac::Parameters::parse(Bytes::from_static(&[0x11, 0x90])).unwrap();
         let hevc = hevc::Parameters::parse(Bytes::from_static(HVCC)).unwrap();
         let av1 = av1::Parameters::parse(Bytes::from_static(AV1C)).unwrap();
-        let picture = Picture { lines: 720, divisor: 6, in_part: 6, buffer_ms: 2000, gop_ms: 4000 };
+        let picture = Picture { lines: 720, divisor: 6, in_part: 6, buffer_ms: 2000, gop_ms: 4000, segment_ms_max: 4400 };
         let after = Some(Timestamp::from_millis(-4));
         let wish = Wish { bitrate: 1, announced_bitrate: 2, frame_rate: 29.97, after, picture };
         vec![
