@@ -10,5 +10,5 @@ for component in fmt clippy; do
 done
 "$here/install-packages.sh" test
 "$here/npm-install.sh" tests "a driver for Chromium, and the players the tests play with"
-"$here/pip-install.sh" requirements.txt venv "a newer ffmpeg than Debian's, which publishes by WHIP"
+"$here/pip-install.sh" tests/requirements.txt venv "a newer ffmpeg than Debian's, which publishes by WHIP"
 "$here/build-web.sh"
