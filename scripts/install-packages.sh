@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs the Debian packages of a task that are missing, and says which ones and why.
 #
-#   scripts/install-packages.sh compiler|transcoder|test|e2e|image
+#   scripts/install-packages.sh compiler|transcoder|test|e2e|legibility|image
 #
 # When nothing is missing it asks dpkg once and is done: no network, no root. Otherwise it runs one `apt-get update`
 # and one `apt-get install`, as root or through sudo. No daemon is started by a package while it runs.
@@ -53,10 +53,21 @@ python3-gi: GStreamer for Python, to count what its clients decode
 vlc-bin: a player of HLS
 vlc-plugin-base: what VLC reads and decodes with
 LIST
+        legibility) packages_of transcoder && cat <<'LIST' ;;
+curl: asks whether a stream is there
+ffmpeg: makes the clips, publishes them, and decodes what is recorded
+fonts-dejavu-core: the text of the clips
+fonts-hack: the same text for another reader's eye
+fonts-jetbrains-mono: the same again
+fonts-liberation: the same again
+python3: generates, records and scores
+python3-venv: what scoring computes with
+tesseract-ocr: reads the text without knowing its font
+LIST
         image) cat <<'LIST' ;;
 podman: builds the container image
 LIST
-        *) refuse "unknown set of packages '$1'" "Known: compiler, transcoder, test, e2e, image." ;;
+        *) refuse "unknown set of packages '$1'" "Known: compiler, transcoder, test, e2e, legibility, image." ;;
     esac
 }
 
@@ -84,7 +95,7 @@ allow_daemons() {
     [ "$policy_is_ours" = no ] || "${as_root[@]}" rm -f "$policy"
 }
 
-[ $# -eq 1 ] || refuse "usage: scripts/install-packages.sh compiler|transcoder|test|e2e|image"
+[ $# -eq 1 ] || refuse "usage: scripts/install-packages.sh compiler|transcoder|test|e2e|legibility|image"
 packages_of "$1" >/dev/null
 command -v dpkg-query >/dev/null || refuse "this is not a Debian system: packages cannot be installed by this script." \
     "Install the equivalents of these yourself:" "$(packages_of "$1" | sed 's/^/  /')"
