@@ -341,6 +341,7 @@ fn transcoding(config: &crate::config::Transcode) -> transcode::Config {
         opus_bitrate: config.opus_bitrate,
         aac_bitrate: config.aac_bitrate,
         video_bitrate: config.video_bitrate,
+        cores: transcode::cores(config.cpu_percent),
         idle: config.idle,
     }
 }
@@ -468,7 +469,7 @@ mod tests {
         assert_eq!(format!("{:?}", ingesting(&config)), format!("{:?}", rtmp::Config::default()));
         assert_eq!(format!("{:?}", srt::receiving(&config)), format!("{:?}", ingest::srt::Config::default()));
         // Whether there is a helper program is a matter of the machine.
-        let packaging = hls::Config { rungs: false, ..packaging(&config) };
+        let packaging = hls::Config { rungs: false, ladder: media_core::Ladder::default(), ..packaging(&config) };
         assert_eq!(format!("{packaging:?}"), format!("{:?}", hls::Config::default()));
         assert_eq!(format!("{:?}", transcoding(&config.transcode)), format!("{:?}", transcode::Config::default()));
     }

@@ -125,7 +125,11 @@ fn every_rung_shows_the_same_at_the_same_number() {
         let made = pictures(file);
         assert_eq!(made.len(), 120 / divisor, "{rung}");
         for (n, (at, _)) in made.iter().enumerate() {
-            assert!((at - source[n * divisor].0).abs() < SAME_TIME, "{rung}: picture {n} is shown at {at}, not {:?}", source[n * divisor]);
+            assert!(
+                (at - source[n * divisor].0).abs() < SAME_TIME,
+                "{rung}: picture {n} is shown at {at}, not {:?}",
+                source[n * divisor]
+            );
         }
         let keys: Vec<_> = made.iter().enumerate().filter(|(_, (_, key))| *key).map(|(n, _)| n * divisor).collect();
         assert_eq!(keys, (0..keyframes).map(|n| n * 60).collect::<Vec<_>>(), "{rung}");

@@ -75,8 +75,7 @@ impl Rung {
         });
         // It has the source's keyframes where those are enough to begin at.
         let own_gop = Setting { gop_ms: if long_gop { ladder::GOP_MS } else { 0 }, ..Self::ALIKE.setting };
-        let alike =
-            Self { setting: own_gop, source_rate: grid.frame_rate, in_part, segment_ms_max, long_gop, ..Self::ALIKE };
+        let alike = Self { setting: own_gop, source_rate: grid.frame_rate, in_part, segment_ms_max, long_gop, ..Self::ALIKE };
         std::iter::once(alike).chain(of_ladder).collect()
     }
 

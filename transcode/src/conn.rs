@@ -74,6 +74,11 @@ impl<O: Message + Send + 'static, R: Message + Send + 'static> Worker<O, R> {
         Ok(Self { name: name.clone(), child, orders, reports })
     }
 
+    /// Of the process, while it lives.
+    pub fn id(&self) -> Option<u32> {
+        self.child.id()
+    }
+
     pub fn send(&self, order: O) -> Result<(), Stuck> {
         self.orders.try_send(order).map_err(|_| Stuck)
     }

@@ -5,7 +5,8 @@
 //!
 //! This library starts one `codecast-transcode` per stream while something is in demand (`stream::Demand`), feeds it from
 //! the stream's window and pushes what comes back into the stream's made windows. It survives that process whatever
-//! happens to it, and links no GStreamer. `wire` is the protocol between the two, `lane` the rules of one way through it, `sound`,
+//! happens to it, and links no GStreamer. `wire` is the protocol between the two, `lane` the rules of one way through it, `budget`
+//! who gets the machine, `sound`,
 //! `pacing` and `rate` the arithmetic that the child uses; `pipeline` and `conn` are the shells.
 
 pub mod lane;
@@ -15,8 +16,10 @@ pub mod receive;
 pub mod sound;
 pub mod wire;
 
+mod budget;
 mod conn;
 mod metrics;
 mod pipeline;
+mod usage;
 
-pub use pipeline::{Config, Transcoder, find_program};
+pub use pipeline::{Config, Transcoder, cores, find_program};

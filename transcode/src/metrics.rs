@@ -1,7 +1,7 @@
 //! What the supervisor counts. The only label is what is made.
 
 use media_core::stream::Made;
-use prometheus::{HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+use prometheus::{Gauge, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
 /// From the arrival of a source Sample to what was made of it being offered, in seconds. B-frames alone cost 0.1.
 const LATENCY_BUCKETS: [f64; 11] = [0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0];
@@ -11,7 +11,10 @@ pub struct Metrics {
     pub workers: IntGauge,
     pub restarts: IntCounter,
     pub dropped_samples: IntCounter,
+    /// Cores that pictures are thought to cost.
+    pub load: Gauge,
     shed: IntCounterVec,
+    refused: IntCounterVec,
     outputs: IntGaugeVec,
     latency: HistogramVec,
 }
@@ -28,6 +31,14 @@ impl Metrics {
             dropped_samples: IntCounter::new(
                 "codecast_transcode_dropped_samples_total",
                 "Samples of a source that were not transcoded because the transcoding process was too slow.",
+            )?,
+            load: Gauge::new("codecast_transcode_cores", "Cores that the pictures which are made now cost, as far as is known.")?,
+            refused: IntCounterVec::new(
+                Opts::new(
+                    "codecast_transcode_refused_total",
+                    "Times that a picture was not made, or not any longer, because the machine had too much to do, by what.",
+                ),
+                &["made"],
             )?,
             shed: IntCounterVec::new(
                 Opts::new(
@@ -49,6 +60,8 @@ impl Metrics {
         registry.register(Box::new(metrics.workers.clone()))?;
         registry.register(Box::new(metrics.restarts.clone()))?;
         registry.register(Box::new(metrics.dropped_samples.clone()))?;
+        registry.register(Box::new(metrics.load.clone()))?;
+        registry.register(Box::new(metrics.refused.clone()))?;
         registry.register(Box::new(metrics.shed.clone()))?;
         registry.register(Box::new(metrics.outputs.clone()))?;
         registry.register(Box::new(metrics.latency.clone()))?;
@@ -57,6 +70,10 @@ impl Metrics {
 
     pub fn shed(&self, made: Made) -> IntCounter {
         self.shed.with_label_values(&[made.as_str()])
+    }
+
+    pub fn refused(&self, made: Made) -> IntCounter {
+        self.refused.with_label_values(&[made.as_str()])
     }
 
     pub fn outputs(&self, made: Made) -> IntGauge {

@@ -68,7 +68,9 @@ impl Pacing {
     /// (`Timeline::push`).
     fn is_overdue(&self, at: u64) -> bool {
         let limit = u64::from(self.picture.segment_ms_max) * 1_000_000;
-        let Some(since) = self.base.filter(|_| limit > 0 && self.interval > 0).map(|base| at.saturating_sub(base)) else { return false };
+        let Some(since) = self.base.filter(|_| limit > 0 && self.interval > 0).map(|base| at.saturating_sub(base)) else {
+            return false;
+        };
         let number = (since + self.interval / 2) / self.interval;
         let in_part = u64::from(self.picture.in_part);
         number.is_multiple_of(in_part) && (number + in_part) * self.interval > limit + self.interval / 2

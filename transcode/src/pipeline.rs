@@ -23,9 +23,11 @@ use tokio::{
 use tracing::{info, warn};
 
 use crate::{
+    budget::{Budget, Cost, Owner},
     conn::{Ended, Worker},
     lane::{self, Histories, Lane},
     metrics::Metrics,
+    usage::Usage,
     wire::{self, AAC_LANE, LANES, LaneId, OPUS_LANE, Order, PICTURE_LANES, Picture, Report, Wish},
 };
 
@@ -44,6 +46,10 @@ const SOUND_AFTER: Duration = Duration::from_secs(10);
 const START_FAILURES_MAX: usize = 3;
 /// What is missing is looked for again so much later: the operator may have installed it.
 const MISSING_RETRY: Duration = Duration::from_secs(30);
+/// And after something had no place on the machine.
+const BUSY_RETRY: Duration = Duration::from_secs(10);
+/// So many pictures left out in a short time mean that the machine has too much to do; one is forgiven with each tick.
+const SHED_MAX: u32 = 30;
 /// How long `drain` waits for children to end.
 const DRAIN_WAIT: Duration = Duration::from_secs(2);
 const RETIRED: &str = "the stream is over";
@@ -57,14 +63,23 @@ pub struct Config {
     pub aac_bitrate: u32,
     /// As the source has where `None`.
     pub video_bitrate: Option<u32>,
+    /// How much of the machine pictures may cost, over all streams.
+    pub cores: f64,
     /// How long something is still made after its last demand.
     pub idle: Duration,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { program: None, opus_bitrate: 128_000, aac_bitrate: 160_000, video_bitrate: None, idle: Duration::from_secs(10) }
+        let (cores, idle) = (cores(75), Duration::from_secs(10));
+        Self { program: None, opus_bitrate: 128_000, aac_bitrate: 160_000, video_bitrate: None, cores, idle }
     }
+}
+
+/// So many percent of the machine.
+pub fn cores(percent: u32) -> f64 {
+    let all = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    all as f64 * f64::from(percent) / 100.0
 }
 
 /// Transcodes every stream it is given, when and while somebody needs it.
@@ -73,14 +88,15 @@ pub struct Transcoder(Arc<Shared>);
 
 struct Shared {
     config: Config,
+    budget: Budget,
     metrics: Metrics,
     draining: watch::Sender<bool>,
 }
 
 impl Transcoder {
     pub fn new(config: Config, registry: &prometheus::Registry) -> Result<Self, prometheus::Error> {
-        let metrics = Metrics::new(registry)?;
-        Ok(Self(Arc::new(Shared { config, metrics, draining: watch::Sender::new(false) })))
+        let (metrics, budget) = (Metrics::new(registry)?, Budget::new(config.cores));
+        Ok(Self(Arc::new(Shared { config, budget, metrics, draining: watch::Sender::new(false) })))
     }
 
     /// Takes a stream that has come to life, until it is retired. Called within a runtime, once a stream.
@@ -105,6 +121,7 @@ const HELD_MAX: usize = 256;
 
 struct Task {
     shared: Arc<Shared>,
+    owner: Owner,
     stream: Arc<Stream>,
     /// By `Made::index`.
     outputs: [Output; Made::COUNT],
@@ -115,6 +132,8 @@ struct Task {
     failures: usize,
     not_before: Instant,
     orders: Vec<Order>,
+    /// Pictures left out since a place was taken away for it, less what time forgives.
+    shed: u32,
 }
 
 struct Output {
@@ -144,6 +163,7 @@ struct Running {
     started: Instant,
     /// It has said `Hello`: it takes orders.
     ready: bool,
+    cost: Usage,
 }
 
 enum Event {
@@ -159,6 +179,7 @@ impl Task {
     fn new(shared: Arc<Shared>, stream: Arc<Stream>) -> Self {
         let output = |made| Output { made, demanded: None, missing_until: None, lane: None, leaving: None, held: Vec::new() };
         Self {
+            owner: shared.budget.owner(),
             shared,
             stream,
             outputs: Made::ALL.map(output),
@@ -168,6 +189,7 @@ impl Task {
             failures: 0,
             not_before: Instant::now(),
             orders: Vec::new(),
+            shed: 0,
         }
     }
 
@@ -184,6 +206,7 @@ impl Task {
             let now = Instant::now();
             if matches!(event, Event::Tick) {
                 next_tick = now + TICK;
+                self.shed = self.shed.saturating_sub(1);
             }
             if let Event::Over(reason) = event {
                 return self.close_child(reason);
@@ -267,8 +290,9 @@ impl Task {
             let wants = demanded && !missing && known && (output.lane.is_some() || is_fed(made, &present));
             wanted |= wants;
             match (wants, output.lane) {
-                (true, None) if ready && output.leaving.is_none() => fresh.push(made),
+                (true, None) if ready && output.leaving.is_none() && self.afford(made, &present, now) => fresh.push(made),
                 (false, Some(_)) => self.leave(made)?,
+                (false, None) => self.shared.budget.release(self.owner, made),
                 _ => (),
             }
         }
@@ -277,6 +301,45 @@ impl Task {
             self.start_child(now);
         } else if !wanted && self.is_idle() {
             self.close_child("nobody needs it");
+        }
+        Ok(())
+    }
+
+    /// Asks for a place on the machine.
+    fn afford(&mut self, made: Made, present: &Present, now: Instant) -> bool {
+        let Some(rung) = self.stream.rung(made) else { return true };
+        let size = present.track(TrackId::VIDEO).and_then(|track| track.parameters.size());
+        let admitted = self.shared.budget.admit(self.owner, made, Cost::of(&rung, size));
+        if !admitted {
+            self.go_without(made, now);
+        }
+        self.shared.metrics.load.set(self.shared.budget.load() / 1000.0);
+        admitted
+    }
+
+    /// The machine has no place for it now.
+    fn go_without(&mut self, made: Made, now: Instant) {
+        self.shared.metrics.refused(made).inc();
+        let sentence = "the machine is busy with other pictures (transcode.cpu_percent)";
+        info!(stream = %self.stream.name, "{} is not made: {sentence}", made.as_str());
+        self.outputs[made.index()].missing_until = Some(now + BUSY_RETRY);
+        self.stream.set_making(made, Making::Unavailable(sentence.into()));
+    }
+
+    /// What had to make room for something else is made no longer; and what children cost is learnt.
+    fn keep_to_the_budget(&mut self, now: Instant) -> Result<(), String> {
+        for made in Made::ALL.into_iter().filter(|made| made.is_picture()) {
+            if self.outputs[made.index()].lane.is_some() && !self.shared.budget.holds(self.owner, made) {
+                self.leave(made)?;
+                self.go_without(made, now);
+            }
+        }
+        if let Some(child) = &mut self.child
+            && let Some(used) = child.cost.look(child.worker.id(), now)
+            && self.lanes.iter().flatten().all(|reading| reading.lane.kind().is_picture() && reading.lane.is_live())
+        {
+            self.shared.budget.observe(self.owner, used);
+            self.shared.metrics.load.set(self.shared.budget.load() / 1000.0);
         }
         Ok(())
     }
@@ -301,7 +364,7 @@ impl Task {
             Ok(worker) => {
                 info!(stream = %self.stream.name, "transcoding starts");
                 self.shared.metrics.workers.inc();
-                self.child = Some(Running { worker, started: now, ready: false });
+                self.child = Some(Running { worker, started: now, ready: false, cost: Usage::default() });
             }
             Err(error) => self.lack(&format!("{} cannot be started: {error}", program.display()), now),
         }
@@ -332,6 +395,7 @@ impl Task {
             }
             self.give_up(id, &format!("no {} can be made of what the publisher sends: see the log", kind.as_str()), now)?;
         }
+        self.keep_to_the_budget(now)?;
         // A keyframe that nobody has decided about goes on after a while.
         PICTURE_LANES.into_iter().try_for_each(|lane| self.feed(lane, now))
     }
@@ -500,6 +564,10 @@ impl Task {
             Report::Refused(lane, sentence) => return self.give_up(*lane, sentence, now),
             Report::Shed(made, pictures) => {
                 self.shared.metrics.shed(*made).inc_by((*pictures).into());
+                self.shed += pictures;
+                if self.shed >= SHED_MAX && self.shared.budget.relieve(now) {
+                    self.shed = 0;
+                }
                 return Ok(());
             }
             Report::Consumed(lane, _) | Report::Ended(lane) => *lane,
@@ -613,6 +681,7 @@ impl Task {
         let epoch = self.stream.present().epoch;
         let output = &mut self.outputs[made.index()];
         output.held.clear();
+        self.shared.budget.release(self.owner, made);
         if output.lane.take().is_some() {
             self.shared.metrics.outputs(made).dec();
             if let Some(leave) = self.histories[made.index()].settle(epoch) {

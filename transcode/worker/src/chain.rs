@@ -8,7 +8,7 @@ use std::{
         atomic::{AtomicU32, Ordering},
         mpsc::{self, SyncSender},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::{Context, Result};
@@ -96,9 +96,15 @@ impl Chain {
         if self.has_failed() || source.end_of_stream().is_err() {
             return Vec::new();
         }
-        let until = Instant::now() + FINISH_WAIT;
-        let left = || until.saturating_duration_since(Instant::now());
-        let ends: Vec<_> = ended.iter().filter_map(|ended| ended.recv_timeout(left()).ok()).collect();
+        let mut wait = FINISH_WAIT;
+        let mut ends = Vec::with_capacity(ended.len());
+        for ended in ended {
+            match ended.recv_timeout(wait) {
+                Ok(end) => ends.push(end),
+                // The others have had their time as well.
+                Err(_) => wait = Duration::ZERO,
+            }
+        }
         if ends.len() < ended.len() {
             eprintln!("a pipeline did not give out all that it held");
         }
