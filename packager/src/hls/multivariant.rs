@@ -219,17 +219,24 @@ impl Offer {
             resolution: video.map(|v| Resolution { width: v.width.into(), height: v.height.into() }),
             frame_rate: video.filter(|v| v.frame_rate > 0.0).map(|v| (v.frame_rate * 1000.0).round() / 1000.0),
             audio: audio.map(|_| AUDIO_GROUP.to_owned()),
-            other_attributes: video.and_then(|v| self.score(v)),
+            other_attributes: video.map(|v| self.attributes(v)),
             ..VariantStream::default()
         }
     }
 
     /// SCORE stands on every variant or on none (rfc8216bis 4.4.6.2). Without it a player would take a made picture for
-    /// the better one, since that costs more.
-    fn score(&self, video: &Video) -> Option<HashMap<String, QuotedOrUnquoted>> {
-        let place = self.videos.iter().position(|known| known.uri == video.uri).filter(|_| self.rungs > 0)?;
-        let score = QuotedOrUnquoted::Unquoted((self.videos.len() - place).to_string());
-        Some(HashMap::from([("SCORE".to_owned(), score)]))
+    /// the better one, since that costs more. STABLE-VARIANT-ID is what its playlist is called: that never means another.
+    fn attributes(&self, video: &Video) -> HashMap<String, QuotedOrUnquoted> {
+        let id = stem(video.uri);
+        let place = self.videos.iter().position(|known| known.uri == video.uri).filter(|_| self.rungs > 0);
+        let (name, value) = match place {
+            // A map has no order, and the same offer is to be the same text: both are one entry of it.
+            Some(place) => {
+                ("SCORE", QuotedOrUnquoted::Unquoted(format!("{},STABLE-VARIANT-ID=\"{id}\"", self.videos.len() - place)))
+            }
+            None => ("STABLE-VARIANT-ID", QuotedOrUnquoted::Quoted(id.to_owned())),
+        };
+        HashMap::from([(name.to_owned(), value)])
     }
 
     pub fn render(&self) -> Multivariant {
@@ -270,6 +277,10 @@ impl Offer {
         playlist.write_to(&mut text).expect("writing into memory does not fail");
         Text { plain: text.into(), gzip: OnceLock::new() }
     }
+}
+
+fn stem(uri: &str) -> &str {
+    uri.strip_suffix(".m3u8").unwrap_or(uri)
 }
 
 fn sound_name(id: TrackId) -> String {

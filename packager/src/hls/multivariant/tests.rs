@@ -37,13 +37,14 @@ fn video_and_audio_are_one_variant_and_one_rendition() {
         "#EXTM3U\n#EXT-X-VERSION:9\n#EXT-X-INDEPENDENT-SEGMENTS\n\
          #EXT-X-MEDIA:TYPE=AUDIO,URI=\"audio.m3u8\",GROUP-ID=\"audio\",NAME=\"Sound\",DEFAULT=YES,AUTOSELECT=YES,CHANNELS=\"2\"\n\
          #EXT-X-STREAM-INF:BANDWIDTH=3380000,AVERAGE-BANDWIDTH=2600000,CODECS=\"avc1.64001f,mp4a.40.2\",\
-         RESOLUTION=1280x720,FRAME-RATE=29.97,AUDIO=\"audio\"\nvideo.m3u8\n"
+         RESOLUTION=1280x720,FRAME-RATE=29.97,STABLE-VARIANT-ID=\"video\",AUDIO=\"audio\"\nvideo.m3u8\n"
     );
 }
 
 #[test]
 fn one_track_alone_is_the_variant_itself() {
-    assert!(text(&offer(true, false)).ends_with("CODECS=\"avc1.64001f\",RESOLUTION=1280x720,FRAME-RATE=29.97\nvideo.m3u8\n"));
+    let alone = "CODECS=\"avc1.64001f\",RESOLUTION=1280x720,FRAME-RATE=29.97,STABLE-VARIANT-ID=\"video\"\nvideo.m3u8\n";
+    assert!(text(&offer(true, false)).ends_with(alone));
     let audio = text(&offer(false, true));
     assert!(audio.contains("CODECS=\"mp4a.40.2\",AUDIO=\"audio\"\naudio.m3u8\n"), "{audio}");
     assert!(!audio.contains("FRAME-RATE") && !audio.contains("RESOLUTION"));
@@ -59,7 +60,7 @@ fn each_layer_of_the_picture_is_a_variant_with_the_same_sound() {
     assert_eq!(
         second,
         "#EXT-X-STREAM-INF:BANDWIDTH=900000,AVERAGE-BANDWIDTH=700000,CODECS=\"avc1.64001f,mp4a.40.2\",\
-         RESOLUTION=640x360,FRAME-RATE=29.97,AUDIO=\"audio\"\nvideo-2.m3u8\n"
+         RESOLUTION=640x360,FRAME-RATE=29.97,STABLE-VARIANT-ID=\"video-2\",AUDIO=\"audio\"\nvideo-2.m3u8\n"
     );
 }
 
@@ -94,7 +95,7 @@ fn a_picture_apart_is_no_variant_and_has_a_playlist_of_its_own() {
     let camera = text_of(&screen, "index-2.m3u8");
     assert!(camera.contains("URI=\"audio.m3u8\"") && !camera.contains("INDEPENDENT-SEGMENTS"), "{camera}");
     let variant = "#EXT-X-STREAM-INF:BANDWIDTH=900000,AVERAGE-BANDWIDTH=700000,CODECS=\"avc1.64001f,mp4a.40.2\",\
-                   RESOLUTION=640x480,AUDIO=\"audio\"\nvideo-2.m3u8\n";
+                   RESOLUTION=640x480,STABLE-VARIANT-ID=\"video-2\",AUDIO=\"audio\"\nvideo-2.m3u8\n";
     assert!(camera.ends_with(variant), "{camera}");
     assert!(screen.render().find("index-3.m3u8").is_none());
 }
@@ -116,7 +117,8 @@ fn what_is_made_is_a_variant_behind_its_source() {
         [
             format!(
                 "#EXT-X-STREAM-INF:BANDWIDTH={peak},AVERAGE-BANDWIDTH={average},CODECS=\"{codec},mp4a.40.2\",\
-                 RESOLUTION={size},FRAME-RATE=29.97,SCORE={score},AUDIO=\"audio\""
+                 RESOLUTION={size},FRAME-RATE=29.97,SCORE={score},STABLE-VARIANT-ID=\"{}\",AUDIO=\"audio\"",
+                stem(uri)
             ),
             uri.to_owned(),
         ]
