@@ -13,6 +13,7 @@ use std::{
 
 use media_core::{
     Cursor, Item, Stream, Timestamp, TrackId,
+    codec::h264,
     fanout::Next,
     stream::{Asked, Made, Making, Present},
 };
@@ -113,6 +114,8 @@ impl Transcoder {
     }
 }
 
+/// A publisher that sends nothing for so long may send nothing for long.
+const SILENCE: Duration = Duration::from_millis(250);
 /// How long a keyframe waits to be told whether a segment begins with it: whoever decides has the same Sample. After that it
 /// is taken for one, which costs bits and nothing else.
 const CUT_WAIT: Duration = Duration::from_millis(100);
@@ -132,6 +135,8 @@ struct Task {
     failures: usize,
     not_before: Instant,
     orders: Vec<Order>,
+    /// Where the stream stood when decoders were drained last.
+    drained: Option<u64>,
     /// Pictures left out since a place was taken away for it, less what time forgives.
     shed: u32,
 }
@@ -156,6 +161,8 @@ struct Reading {
     opened: Instant,
     /// Since when the next Item, a keyframe, waits to be decided.
     undecided: Option<Instant>,
+    /// When something came last.
+    heard: Instant,
 }
 
 struct Running {
@@ -189,6 +196,7 @@ impl Task {
             failures: 0,
             not_before: Instant::now(),
             orders: Vec::new(),
+            drained: None,
             shed: 0,
         }
     }
@@ -396,8 +404,26 @@ impl Task {
             self.give_up(id, &format!("no {} can be made of what the publisher sends: see the log", kind.as_str()), now)?;
         }
         self.keep_to_the_budget(now)?;
+        self.drain_decoders(now)?;
         // A keyframe that nobody has decided about goes on after a while.
         PICTURE_LANES.into_iter().try_for_each(|lane| self.feed(lane, now))
+    }
+
+    /// A publisher fell silent, and a decoder of pictures that are not shown as they come holds the last ones: they are let out. The
+    /// next lane begins at once, so that whatever comes then is late by nothing.
+    fn drain_decoders(&mut self, now: Instant) -> Result<(), String> {
+        if self.stream.present().order != h264::Order::Reordered {
+            return Ok(());
+        }
+        for id in PICTURE_LANES {
+            let Some(reading) = &self.lanes[usize::from(id)] else { continue };
+            let silent = now.saturating_duration_since(reading.heard) >= SILENCE && reading.lane.is_live();
+            if silent && self.drained != Some(reading.position()) {
+                self.drained = Some(reading.position());
+                self.close_lane(id)?;
+            }
+        }
+        Ok(())
     }
 
     /// What a lane makes cannot be made of what this publisher sends: the others must not suffer from it.
@@ -430,7 +456,7 @@ impl Task {
             let Some(id) = free.find(|id| self.lanes[usize::from(*id)].is_none()) else { continue };
             let (epoch, cursor, unhandled) = begin(&self.stream, &group, &self.histories);
             let lane = Lane::new(id, group[0], epoch, now);
-            self.lanes[usize::from(id)] = Some(Reading { lane, cursor, unhandled, opened: now, undecided: None });
+            self.lanes[usize::from(id)] = Some(Reading { lane, cursor, unhandled, opened: now, undecided: None, heard: now });
             group.iter().try_for_each(|made| self.make(id, *made, self.wish(*made, present)))?;
             self.feed(id, now)?;
         }
@@ -470,8 +496,11 @@ impl Task {
     }
 
     fn handle_items(&mut self, id: LaneId, next: Next, now: Instant) -> Result<(), String> {
-        if let (Some(reading), Next::Lagged(_)) = (&mut self.lanes[usize::from(id)], next) {
-            reading.lane.handle_lag();
+        if let Some(reading) = &mut self.lanes[usize::from(id)] {
+            reading.heard = now;
+            if matches!(next, Next::Lagged(_)) {
+                reading.lane.handle_lag();
+            }
         }
         self.feed(id, now)
     }

@@ -13,7 +13,7 @@ use std::{
 
 use bytes::Bytes;
 use media::{BEGIN_S, LEFT_HZ, RIGHT_HZ, Rig, heard, read, read_until, samples, scale, tone};
-use media_core::{Item, Parameters, Sample, Timestamp, codec::h264, stream::Made};
+use media_core::{Item, Parameters, Rung, Sample, Timestamp, TrackId, codec::h264, stream::Made};
 use transcode::wire::{Coded, LaneId, Message, Order, PICTURE_LANES, Reader, Report, Wish};
 
 const PICTURES: LaneId = PICTURE_LANES.start;
@@ -254,6 +254,66 @@ fn a_killed_program_costs_no_picture() {
     let keys = |samples: &mut dyn Iterator<Item = bool>| samples.filter(|key| *key).count();
     assert_eq!(keys(&mut made.iter().map(|s| s.keyframe)), keys(&mut source.iter().map(|s| s.keyframe)) + 1);
     assert!(Arc::ptr_eq(&made[0].track, &made[made.len() - 1].track));
+}
+
+/// The last pictures before a silence do not stay in a decoder that waits for others.
+#[test]
+fn a_publisher_that_falls_silent_leaves_no_picture_behind() {
+    let rig = Rig::new();
+    let source = media::video(640, 360, 4, 2);
+    let demand = rig.stream.demand(Made::Video);
+    let mut cursor = demand.subscribe();
+    send_live(&rig, &source);
+    let mut items = Vec::new();
+    read_until(&mut cursor, &mut items, |items| samples(items).len() >= source.len());
+    let made = samples(&items);
+    assert_in_order_and_without_b_slices(&made);
+    assert_eq!((made.len(), gauge(&rig, "codecast_transcode_restarts_total")), (source.len(), 0.0));
+    assert!(!items.iter().any(|item| matches!(item, Item::Leave)), "it is still there");
+}
+
+/// Two that are asked for at different times: the second catches up by itself, and goes on in the lane of the first.
+#[test]
+fn what_is_asked_for_later_joins_without_a_hole() {
+    let mut rig = Rig::new();
+    let source = media::video(640, 360, 9, 0);
+    let setting =
+        |lines, kbit: u32| media_core::ladder::Setting { lines, bitrate: kbit * 1000, gop_ms: 4000, ..Rung::ALIKE.setting };
+    let rung = |number, divisor, lines, kbit| Rung {
+        id: TrackId::rung(number).unwrap(),
+        made: Made::Rung(number),
+        setting: setting(lines, kbit),
+        divisor,
+        source_rate: 30.0,
+        in_part: 6,
+        ..Rung::ALIKE
+    };
+    rig.stream.set_rungs(Arc::from([rung(1, 1, 270, 600), rung(2, 3, 180, 300)]));
+    let first = rig.stream.demand(Made::Rung(1));
+    let mut cursors = [first.subscribe(), rig.stream.subscribe_made(Made::Rung(2))];
+    let (stream, mut second) = (Arc::clone(&rig.stream), None);
+    std::thread::scope(|scope| {
+        let sending = scope.spawn(|| send_live(&rig, &source));
+        sleep(Duration::from_millis(3500));
+        second = Some(stream.demand(Made::Rung(2)));
+        sending.join().unwrap();
+    });
+    rig.publication = None;
+    let made = cursors.each_mut().map(|cursor| {
+        let mut items = Vec::new();
+        read_until(cursor, &mut items, |items| matches!(items.last(), Some(Item::Leave)));
+        assert_eq!(items.iter().filter(|item| matches!(item, Item::Join { .. })).count(), 1);
+        samples(&items)
+    });
+    assert_eq!(made[0].iter().map(|s| s.pts).collect::<Vec<_>>(), source.iter().map(|s| s.pts).collect::<Vec<_>>());
+    for pair in made[1].windows(2) {
+        assert_eq!((pair[1].pts - pair[0].pts).as_micros() / 1000, 100, "every third picture, also where it changed lanes");
+    }
+    assert_in_order_and_without_b_slices(&made[1]);
+    // From the keyframe before on: nobody had said where a segment began.
+    assert!((55..=60).contains(&made[1].len()), "{}", made[1].len());
+    assert!(Arc::ptr_eq(&made[1][0].track, &made[1][made[1].len() - 1].track), "the second encoder made the same track");
+    assert_eq!(gauge(&rig, "codecast_transcode_restarts_total"), 0.0);
 }
 
 /// Latency does not stay where a stall has brought it.
