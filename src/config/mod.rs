@@ -123,6 +123,8 @@ pub struct Transcode {
     pub aac_bitrate: u32,
     /// `None`: as the source has.
     pub video_bitrate: Option<u32>,
+    /// The cheapest rung is made while anybody follows the source's live edge.
+    pub rescue: bool,
     /// Of all cores, for pictures.
     pub cpu_percent: u32,
     /// What is made of streams that have none of their own.
@@ -346,6 +348,7 @@ impl Transcode {
             opus_bitrate: reader.number("transcode.opus_bitrate", 16_000..=510_000)?,
             aac_bitrate: reader.number("transcode.aac_bitrate", 32_000..=320_000)?,
             video_bitrate: Some(reader.number("transcode.video_bitrate", 0..=50_000_000)?).filter(|bits| *bits > 0),
+            rescue: reader.switch("transcode.rescue")?,
             cpu_percent: reader.number("transcode.cpu_percent", 1..=100)?,
             ladder: reader.text("transcode.ladder", Ladder::parse)?,
             idle: reader.duration("transcode.idle", Duration::ZERO..=HOUR)?,

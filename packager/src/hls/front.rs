@@ -15,6 +15,9 @@ use super::{
     rendition::SharedShelf,
 };
 
+/// A request so soon after another of the same rung is no news: they come with every Part of every viewer.
+const NEWS_EVERY: Duration = Duration::from_millis(250);
+
 /// What a stream shows to viewers.
 pub(super) struct Live {
     pub(super) name: StreamName,
@@ -49,6 +52,8 @@ pub(super) struct Front {
     pub(super) resumed: Option<Tracks>,
     pub(super) multivariant: Option<Arc<Multivariant>>,
     pub(super) offer: Option<Offer>,
+    /// The cheapest rung, where it is to be made while anybody follows the source.
+    pub(super) rescue: Option<usize>,
     /// By `TrackId::index`.
     pub(super) shown: [Option<Arc<Shown>>; TrackId::COUNT],
 }
@@ -69,8 +74,13 @@ pub(super) struct Asked {
 
 impl Asked {
     pub(super) fn ask(&self, rung: usize, now: Instant) {
-        self.last.lock().unwrap_or_else(PoisonError::into_inner)[rung] = Some(now);
-        self.news.notify_one();
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = last[rung].is_some_and(|last| now.saturating_duration_since(last) < NEWS_EVERY);
+        if !known {
+            last[rung] = Some(now);
+            drop(last);
+            self.news.notify_one();
+        }
     }
 
     pub(super) async fn news(&self) {
@@ -114,6 +124,7 @@ impl Front {
             resumed: None,
             multivariant: None,
             offer: None,
+            rescue: None,
             shown: Default::default(),
         }
     }

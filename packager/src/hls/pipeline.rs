@@ -57,6 +57,8 @@ pub struct Config {
     /// What is made of streams that have none of their own.
     pub ladder: Ladder,
     pub ladders: HashMap<StreamName, Ladder>,
+    /// The cheapest rung is made while anybody follows the source's live edge.
+    pub rescue: bool,
     /// How long a rung is made after the last request for it.
     pub rung_idle: Duration,
 }
@@ -73,6 +75,7 @@ impl Default for Config {
             made_bitrate: None,
             ladder: Ladder::default(),
             ladders: HashMap::new(),
+            rescue: true,
             rung_idle,
         }
     }
@@ -623,6 +626,7 @@ impl Task {
             if !same {
                 front.multivariant = multivariant.cloned();
                 front.offer = self.presentation.offer().cloned();
+                front.rescue = self.presentation.cheapest_rung().filter(|_| self.inner.config.rescue);
                 front.target_duration = target_duration;
                 front.part_target = Duration::from_millis(part_target_ms.into());
             }

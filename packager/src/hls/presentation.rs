@@ -253,6 +253,12 @@ impl Presentation {
         self.running.as_ref().map(|running| &running.rungs)
     }
 
+    /// The last of the ladder that is offered, by `TrackId::rung_number`.
+    pub fn cheapest_rung(&self) -> Option<usize> {
+        let offered = self.running.as_ref()?.offered_rungs().filter(|rung| !rung.is_alike());
+        offered.last()?.id.rung_number()
+    }
+
     /// Of keyframes since the last call, by the publisher's own clock: whether a segment begins there.
     pub fn take_decided(&mut self) -> Vec<(Timestamp, bool)> {
         self.running.as_mut().map(|running| std::mem::take(&mut running.decided)).unwrap_or_default()

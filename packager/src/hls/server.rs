@@ -215,7 +215,9 @@ async fn media_playlist(inner: &Inner, live: &Live, id: TrackId, query: Option<&
         Ok(directives) => directives,
         Err(detail) => return problem(StatusCode::BAD_REQUEST, detail),
     };
-    if let Some(rung) = id.rung_number() {
+    // Who follows the source's live edge finds the rescue at once when the line gives out.
+    let follows = id == TrackId::VIDEO && directives.position.is_some();
+    if let Some(rung) = id.rung_number().or_else(|| live.front.borrow().rescue.filter(|_| follows)) {
         live.asked.ask(rung, Instant::now().into_std());
     }
     let until = Instant::now() + hold_max(live.front.borrow().target_duration);
