@@ -9,7 +9,7 @@ use common::{
     Server,
     clients::{Program, Turn},
     key_of, kill_hard,
-    real::{checker, ffmpeg, seconds, told},
+    real::{checker, ffmpeg, seconds, told, tool},
     streams, within,
 };
 
@@ -19,11 +19,13 @@ const LADDER: &str = "360p 800k, 270p10 400k, 180p5 200k";
 const RUNGS: [(&str, u32, usize, usize); 3] = [("rung-2", 640, 1, 2), ("rung-3", 480, 3, 1), ("rung-4", 320, 6, 1)];
 /// Mean difference of brightness, of 255, between two codings of one picture. Of pictures a third of a second apart it is 20.
 const DIFFERENCE_MAX: f64 = 6.0;
+/// Over three changes of the line, of which two take away half of what it carries at once. A player has 0.6 s in hand.
+const STALLED_MS_MAX: u64 = 1000;
 /// Of times in 90 kHz, in seconds.
 const SAME_TIME: f64 = 0.0005;
 
-fn serve(more: &str) -> Server {
-    Server::start(&format!("{}[transcode]\nladder = \"{LADDER}\"\n{more}", streams(&["demo"])))
+fn serve(ladder: &str) -> Server {
+    Server::start(&format!("{}[transcode]\nladder = \"{ladder}\"\n", streams(&["demo"])))
 }
 
 /// 640x360 at 30 pictures a second, keyframes 2 s apart.
@@ -109,7 +111,7 @@ fn grey(file: &Path) -> Vec<Vec<u8>> {
 #[test]
 fn every_rung_shows_the_same_at_the_same_number() {
     let _turn = Turn::take();
-    let server = serve("");
+    let server = serve(LADDER);
     let _publisher = publish(&server, MOVING, 60);
     server.playable("demo");
     let offer = text(&server, "index");
@@ -145,7 +147,7 @@ fn every_rung_shows_the_same_at_the_same_number() {
 #[test]
 fn the_checker_finds_nothing_in_a_ladder_cold_warm_or_made_anew() {
     let _turn = Turn::take();
-    let server = serve("");
+    let server = serve(LADDER);
     let publisher = publish(&server, MOVING, 60);
     server.playable("demo");
     assert_eq!(server.children("codecast-transcode").len(), 0, "nothing is made that nobody asks for");
@@ -165,4 +167,36 @@ fn the_checker_finds_nothing_in_a_ladder_cold_warm_or_made_anew() {
     let _publisher = publish(&server, "testsrc2=s=480x360:r=15", 30);
     let checked = check.wait_with_output().expect("the checker ends by itself");
     assert!(checked.status.success(), "{}", told(&checked));
+}
+
+/// Sizes that were shown in each phase, as a player goes through phases of a line (`SECONDS:KBIT`), and what it says at the end.
+fn watch(player: &str, url: &str, phases: &[&str]) -> (Vec<Vec<String>>, serde_json::Value) {
+    let mut command = Command::new("node");
+    let output = command.arg(tool("tools/rungs.mjs")).args([player, url]).args(phases).output().expect("node is there");
+    assert!(output.status.success(), "{player}: {}", told(&output));
+    let seen: serde_json::Value = serde_json::from_slice(&output.stdout).expect("it says JSON");
+    let shown = |phase: &serde_json::Value| {
+        let all = phase["shown"].as_array().expect("something was shown").iter();
+        all.map(|one| one[0].as_str().expect("a size").to_owned()).collect()
+    };
+    let phases = seen["phases"].as_array().expect("there are phases").iter().map(shown).collect();
+    (phases, seen)
+}
+
+/// The source costs 3 Mbit/s, the rungs 800, 400 and 200 kbit/s.
+#[test]
+fn the_page_steps_down_and_up_with_the_line() {
+    let _turn = Turn::take();
+    let server = serve(LADDER);
+    let _publisher = publish(&server, MOVING, 60);
+    server.playable("demo");
+    let page = format!("http://{}/watch/demo?transport=hls", server.http);
+    let (shown, seen) = watch("page", &page, &["8:0", "16:1800", "20:0"]);
+    let ends = |phase: &[String], name: &str| phase.last().is_some_and(|last| last.ends_with(name));
+    assert!(ends(&shown[0], "video.m3u8"), "it begins with the source: {seen}");
+    assert!(!ends(&shown[1], "video.m3u8"), "the line does not carry it: {seen}");
+    assert!(shown[1].iter().any(|one| one.ends_with("rung-2.m3u8")), "it does carry the best rung: {seen}");
+    assert!(ends(&shown[2], "video.m3u8"), "back to the source: {seen}");
+    // The picture is 360 lines high on two of them, which is no reason to begin anew.
+    assert!(seen["stalledMs"].as_u64() < Some(STALLED_MS_MAX), "{seen}");
 }

@@ -11,8 +11,9 @@ use std::{
 };
 
 /// How far a slow reader may lag before items are lost to it: a late picture is worth less than
-/// a live one. Bytes, not items: GOPs differ in length.
-pub const LAG_BYTES_MAX: usize = 4 << 20;
+/// a live one. Bytes, not items: GOPs differ in length. Two segments of 4 s of 8 Mbit/s: what a rung that is asked for begins
+/// with.
+pub const LAG_BYTES_MAX: usize = 8 << 20;
 /// And items, for streams of tiny ones.
 pub const LAG_ITEMS_MAX: usize = 4096;
 

@@ -2,12 +2,13 @@
 //
 // A player lives until it is destroyed and never heals itself beyond one attempt at a media error: it reports, and the
 // page's state machine builds another. Ten times a second the page calls `beat`, which steers the rate.
-import Hls, { AudioStreamController, type ErrorData, type HlsConfig, type Level } from 'hls.js';
+import Hls, { AudioStreamController, type ErrorData, type HlsConfig } from 'hls.js';
 import type { Layer } from '../core/answer';
 import type { HlsMode, PlayerEvent } from '../core/page';
 import { plainPlaylist } from '../core/playlist';
 import { RateController, rungExtra, type Sample, StallAllowance } from '../core/rate';
 import type { State } from '../core/session';
+import { nameOf, Warm } from './warm';
 import type { Figures } from './whep';
 
 /** What the details panel and the tests see. Seconds, or null while unknown. */
@@ -89,10 +90,10 @@ function settings(mode: HlsMode): Partial<HlsConfig> {
     // fMP4 passes through unchanged: starting a worker would only delay the first picture.
     enableWorker: false,
     audioStreamController: PromptAudio,
+    abrController: Warm,
     startFragPrefetch: true,
     testBandwidth: false,
-    // Begin with the source, whatever it costs, instead of measuring: on a slower line one segment tells.
-    abrEwmaDefaultEstimate: 12_000_000,
+    abrEwmaDefaultEstimate: 12_000_000, // goes on with what it began with
     manifestLoadPolicy: loadPolicy(10_000, 10_000),
     playlistLoadPolicy: loadPolicy(6000, 8000),
     fragLoadPolicy: loadPolicy(6000, 20_000),
@@ -131,9 +132,6 @@ function ahead({ buffered, currentTime }: HTMLVideoElement): number {
   return 0;
 }
 
-/** Of a variant: the last part of its playlist's address. */
-const nameOf = ({ uri }: Level): string => uri.slice(uri.lastIndexOf('/') + 1);
-
 /** A playlist loader that hides the low-latency tags, so that nothing is held open (core/playlist.ts). */
 function plainLoader(): NonNullable<HlsConfig['pLoader']> {
   const Loader = Hls.DefaultConfig.loader as unknown as NonNullable<HlsConfig['pLoader']>;
@@ -159,11 +157,14 @@ class HlsPlayer implements Player {
   private playingSinceMs: number | null = null;
   private repairedMs = -Infinity;
   private chosen: string | null = null;
+  private settled = -1;
 
   constructor(private readonly video: HTMLVideoElement, url: string, mode: HlsMode, private readonly reports: Reports) {
     const hls = new Hls(settings(mode));
     this.hls = hls;
     hls.on(Hls.Events.ERROR, (_, data) => this.failed(data));
+    // The source, whatever it costs: on a slower line its first Part tells. By itself hls.js begins with the lowest frame rate.
+    hls.on(Hls.Events.MANIFEST_PARSED, () => { hls.startLevel = hls.levels.length - 1; });
     hls.on(Hls.Events.MEDIA_ENDED, () => reports.event('ended'));
     hls.attachMedia(video);
     hls.loadSource(url);
@@ -171,6 +172,7 @@ class HlsPlayer implements Player {
 
   beat(nowMs: number, live: boolean): Reading {
     const { hls, video } = this;
+    this.settle();
     if (!live) this.stallPending = false;
     else if (this.stallPending && !video.paused && video.readyState > HTMLMediaElement.HAVE_CURRENT_DATA) this.stalled(nowMs);
     const details = hls.latestLevelDetails;
@@ -212,10 +214,20 @@ class HlsPlayer implements Player {
   }
 
   choose(layer: string | null): void {
+    this.chosen = this.hls.levels.some((one) => nameOf(one) === layer) ? layer : null;
+    this.settle();
+  }
+
+  /** Goes to what was chosen once it is there. */
+  private settle(): void {
     const { hls } = this;
-    const level = hls.levels.findIndex((one) => nameOf(one) === layer);
-    this.chosen = level < 0 ? null : layer;
-    hls.nextLevel = level;
+    const level = hls.levels.findIndex((one) => nameOf(one) === this.chosen);
+    const wanted = level < 0 ? -1 : level;
+    if (this.settled === wanted) return;
+    const warm = Warm.of(hls);
+    if (wanted >= 0 && warm?.isReady(wanted) === false) return warm.warm(wanted);
+    this.settled = wanted;
+    hls.nextLevel = wanted;
   }
 
   toLive(): void {

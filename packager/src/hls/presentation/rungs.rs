@@ -17,8 +17,9 @@ const RUNG_WAIT_US: i64 = 2_000_000;
 /// Cuts that a cold rung keeps: the open segment's, and that of the one before. Shaka 5.2.12 fails on a playlist without
 /// one whole segment of media.
 const KEPT_CUTS: usize = 2;
-/// A rung begins with a whole segment where so much media has to be made for it at most: it takes a machine a second or two.
-const MADE_AGAIN_MAX: Duration = Duration::from_secs(5);
+/// A rung begins with a whole segment where so much media has to be made for it at most: two segments of 4 s, which take a machine
+/// a second or two. hls.js loads no Part of a playlist that has none before the open segment, and takes the gap instead.
+const MADE_AGAIN_MAX: Duration = Duration::from_millis(8800);
 
 /// Whether a rung can be had.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -1,0 +1,90 @@
+// Rungs that nobody watches are not made: their playlists are gaps, and the first request is held until there is something. A
+// player that switches to one waits for a second or two, longer than what it has in hand. So they are asked for beforehand:
+// the choice of hls.js is taken only when the rung it means is there, and until then the best one that is.
+import type Hls from 'hls.js';
+import { AbrController, ErrorDetails, Events, type Level } from 'hls.js';
+import { mediaSeconds } from '../core/playlist';
+
+/** A request keeps a rung being made for 8 s at least. */
+const WARM_MS = 6000;
+/** Between two requests for one that is not there yet. */
+const AGAIN_MS = 500;
+/** What a rung has to have more than the player is behind the live edge. */
+const SPARE_S = 0.5;
+
+/** Of a variant: the last part of its playlist's address. It stays when others come and go. */
+export const nameOf = ({ uri }: Level): string => uri.slice(uri.lastIndexOf('/') + 1);
+
+interface Warmth { readyUntilMs: number; askedMs: number; asking: boolean }
+
+export class Warm extends AbrController {
+  private static readonly known = new WeakMap<Hls, Warm>();
+  private readonly warmth = new Map<string, Warmth>();
+
+  /** Nothing was loaded yet. */
+  private starting = true;
+
+  constructor(hls: Hls) {
+    super(hls);
+    Warm.known.set(hls, this);
+    hls.on(Events.FRAG_BUFFERED, () => { this.starting = false; });
+    // A stream that is seconds old has a gap before its first segment, and hls.js tries that. It is nobody's fault, and no reason to
+    // shun the publisher's own picture for half a minute (error-controller.ts).
+    hls.on(Events.ERROR, (_, { details }) => {
+      if (details === ErrorDetails.FRAG_GAP) for (const level of hls.levels) level.loadError = 0;
+    });
+  }
+
+  /** Of a player: hls.js makes it and shows it to nobody. */
+  static of(hls: Hls): Warm | undefined {
+    return Warm.known.get(hls);
+  }
+
+  /** Whether a player may switch to it and go on without a break. The publisher's own picture is there, and so is the cheapest rung. */
+  isReady(index: number): boolean {
+    const level = this.hls.levels[index];
+    if (level === undefined || !this.hls.config.lowLatencyMode) return true;
+    const name = nameOf(level);
+    if (index === 0 || index === this.hls.loadLevel || !name.startsWith('rung-')) return true;
+    return (this.warmth.get(name)?.readyUntilMs ?? 0) > performance.now();
+  }
+
+  /** Has it made, where it is not. */
+  warm(index: number): void {
+    const level = this.hls.levels[index];
+    const nowMs = performance.now();
+    if (level === undefined) return;
+    const known = this.warmth.get(nameOf(level)) ?? { readyUntilMs: 0, askedMs: -Infinity, asking: false };
+    this.warmth.set(nameOf(level), known);
+    if (known.asking || nowMs - known.askedMs < AGAIN_MS) return;
+    known.asking = true;
+    known.askedMs = nowMs;
+    void fetch(level.uri).then((response) => (response.ok ? response.text() : '')).then((text) => {
+      const behindS = Math.max(this.hls.latency, this.hls.targetLatency ?? 0);
+      if (mediaSeconds(text) >= behindS + SPARE_S) known.readyUntilMs = performance.now() + WARM_MS;
+    }).catch(() => {
+      // It is tried again when it is meant again.
+    }).finally(() => { known.asking = false; });
+  }
+
+  override get nextAutoLevel(): number {
+    return this.there(super.nextAutoLevel);
+  }
+
+  override set nextAutoLevel(level: number) {
+    super.nextAutoLevel = level;
+  }
+
+  /** The one that is meant, or the best below it that is there; never another way than the one that is meant. */
+  private there(meant: number): number {
+    if (this.starting && this.hls.startLevel >= 0) return this.hls.startLevel;
+    if (meant < 0 || this.isReady(meant)) return meant;
+    this.warm(meant);
+    const now = this.hls.loadLevel;
+    for (let index = meant - 1; index >= 0; index--) {
+      if (this.isReady(index)) return meant > now ? Math.max(index, now) : index;
+    }
+    return Math.max(0, Math.min(meant, now));
+  }
+}
+
