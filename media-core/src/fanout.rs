@@ -19,6 +19,7 @@ pub const LAG_ITEMS_MAX: usize = 4096;
 
 pub struct Fanout<T> {
     window: Mutex<Window<T>>,
+    bytes_max: usize,
 }
 
 struct Window<T> {
@@ -33,7 +34,15 @@ struct Window<T> {
 
 impl<T> Default for Fanout<T> {
     fn default() -> Self {
-        Self { window: Mutex::new(Window { items: VecDeque::new(), first: 0, bytes: 0, closed: false, waiting: Vec::new() }) }
+        Self::new(LAG_BYTES_MAX)
+    }
+}
+
+impl<T> Fanout<T> {
+    /// That keeps so many bytes for those who lag or come late.
+    pub fn new(bytes_max: usize) -> Self {
+        let window = Window { items: VecDeque::new(), first: 0, bytes: 0, closed: false, waiting: Vec::new() };
+        Self { window: Mutex::new(window), bytes_max }
     }
 }
 
@@ -47,7 +56,7 @@ impl<T: Clone> Fanout<T> {
         window.items.push_back((bytes, item));
         window.bytes += bytes;
         // The newest item stays whatever it weighs.
-        while window.items.len() > 1 && (window.bytes > LAG_BYTES_MAX || window.items.len() > LAG_ITEMS_MAX) {
+        while window.items.len() > 1 && (window.bytes > self.bytes_max || window.items.len() > LAG_ITEMS_MAX) {
             let (dropped, _) = window.items.pop_front().expect("more than one item is there");
             window.bytes -= dropped;
             window.first += 1;

@@ -90,6 +90,14 @@ impl Made {
         }
     }
 
+    /// What is kept for readers that come late or lag. They begin at the newest keyframe: 4 s of the dearest rung are 750 kB.
+    const fn window_bytes(self) -> usize {
+        match self {
+            Self::Video | Self::Opus | Self::Aac => 4 << 20,
+            Self::Rung(_) => 2 << 20,
+        }
+    }
+
     pub const fn is_picture(self) -> bool {
         matches!(self, Self::Video | Self::Rung(_))
     }
@@ -166,7 +174,7 @@ impl Stream {
             rungs: Mutex::new(Arc::from([])),
             keyframe_places: Mutex::default(),
             keyframes: Signal::default(),
-            made: std::array::from_fn(|_| Output { window: Arc::default(), state: Mutex::default() }),
+            made: Made::ALL.map(|made| Output { window: Arc::new(Fanout::new(made.window_bytes())), state: Mutex::default() }),
             asked: Signal::default(),
         }
     }

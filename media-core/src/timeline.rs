@@ -23,6 +23,8 @@ pub use reserve::RESERVED;
 const SLACK_US: i64 = 400_000;
 /// And this much longer at the very most, where the lead pauses: with what its media may lag behind, more would round up.
 const PAUSE_SLACK_US: i64 = 460_000;
+/// The first segment of a presentation is cut at the first keyframe that lies so far in it.
+const FIRST_SEGMENT_US: i64 = 1_800_000;
 /// Timestamps in milliseconds, summed over a segment, are off by less than this.
 const ROUNDING_US: i64 = 10_000;
 /// PROGRAM-DATE-TIME goes with the media while arrivals are no further off than this. hls.js lays sound beside picture by the dates
@@ -257,7 +259,9 @@ impl Timeline {
         let interval_us = self.expected_interval_us();
         let target_us = self.limit_us() - SLACK_US;
         let on_border = interval_us <= part_us && border && since_us + part_us > target_us + ROUNDING_US;
-        on_border || since_us.saturating_add(interval_us) > self.limit_us()
+        // The first segment is short: hls.js shows nothing of a stream before it has a whole one.
+        let first = self.last_cut_us == 0 && interval_us > part_us && since_us >= FIRST_SEGMENT_US;
+        first || on_border || since_us.saturating_add(interval_us) > self.limit_us()
     }
 
     fn open(&mut self, sample: &Sample, independent: bool, wall: SystemTime) -> Place {
