@@ -77,6 +77,14 @@ fn check_obus(unit: &[u8]) {
 pub fn rtcp(data: &[u8]) {
     let packets = super::rtcp::parse(data);
     assert!(packets.len() <= data.len(), "a datagram yields no more than it holds");
+    let told: usize = packets.iter().map(statuses).sum();
+    assert!(told <= 4096, "what one datagram tells of packets is bounded: {told}");
+}
+
+fn statuses(packet: &super::rtcp::Packet) -> usize {
+    let super::rtcp::Packet::TransportFeedback(feedback) = packet else { return 0 };
+    assert!(!feedback.arrivals.is_empty(), "a message tells of something");
+    feedback.arrivals.len()
 }
 
 /// A script of packets, four bytes each and a payload of a few: what, how far, when, how long.

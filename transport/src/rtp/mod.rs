@@ -16,6 +16,7 @@ pub mod rtcp;
 mod av1;
 mod depacketize;
 mod draft;
+mod feedback;
 mod hevc;
 mod receiver;
 mod reception;
@@ -24,6 +25,7 @@ mod transport_cc;
 mod unwrap;
 mod window;
 
+pub use feedback::TransportFeedback;
 pub use receiver::{Codec, Feedback, Frame, Receiver, Stats};
 pub use remb::Remb;
 pub use transport_cc::Arrivals;

@@ -1,8 +1,11 @@
-//! Incoming RTCP (RFC 3550 6, RFC 4585 6, RFC 5104 4.3.1, draft-alvestrand-rmcat-remb-03).
+//! Incoming RTCP (RFC 3550 6, RFC 4585 6, RFC 5104 4.3.1, draft-alvestrand-rmcat-remb-03,
+//! draft-holmer-rmcat-transport-wide-cc-extensions-01).
 //!
 //! Each packet of a compound is read for itself: one that is unknown or malformed is passed over, so
 //! that a peer's extension does not cost its reports. (`rtc-rtcp`, which writes ours, gives up a whole
 //! datagram at its first fault.) What a datagram can yield is bounded.
+
+use super::feedback::{self, STATUSES_MAX, TransportFeedback};
 
 /// More packets than any sender puts into a datagram.
 const PACKETS_MAX: usize = 64;
@@ -18,6 +21,7 @@ const GOODBYE: u8 = 203;
 const TRANSPORT_FEEDBACK: u8 = 205;
 const PAYLOAD_FEEDBACK: u8 = 206;
 const FORMAT_NACK: u8 = 1;
+const FORMAT_TRANSPORT_CC: u8 = 15;
 const FORMAT_PICTURE_LOSS: u8 = 1;
 const FORMAT_FULL_INTRA: u8 = 4;
 const FORMAT_APPLICATION: u8 = 15;
@@ -37,6 +41,8 @@ pub enum Packet {
         ssrc: u32,
         lost: Vec<u16>,
     },
+    /// When packets arrived, by their transport-wide numbers.
+    TransportFeedback(TransportFeedback),
     /// `ssrc` shall send a keyframe.
     PictureLoss {
         ssrc: u32,
@@ -76,7 +82,7 @@ pub struct Reception {
 /// What a datagram says. Nothing, where it is no RTCP.
 pub fn parse(datagram: &[u8]) -> Vec<Packet> {
     let mut packets = Vec::new();
-    let mut lost_left = LOST_MAX;
+    let (mut lost_left, mut statuses_left) = (LOST_MAX, STATUSES_MAX);
     let mut rest = datagram;
     while let Some(((count, kind, body), behind)) = split(rest) {
         match kind {
@@ -84,6 +90,12 @@ pub fn parse(datagram: &[u8]) -> Vec<Packet> {
             RECEIVER_REPORT => parse_receptions(count, body.get(4..), &mut packets),
             GOODBYE => packets.push(Packet::Goodbye { ssrcs: words(body).take(usize::from(count)).collect() }),
             TRANSPORT_FEEDBACK if count == FORMAT_NACK => packets.extend(parse_nack(body, &mut lost_left)),
+            TRANSPORT_FEEDBACK if count == FORMAT_TRANSPORT_CC => {
+                if let Some(feedback) = feedback::parse(body, statuses_left) {
+                    statuses_left -= feedback.arrivals.len();
+                    packets.push(Packet::TransportFeedback(feedback));
+                }
+            }
             PAYLOAD_FEEDBACK => parse_payload_feedback(count, body, &mut packets),
             _ => {}
         }
