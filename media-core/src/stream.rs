@@ -65,6 +65,8 @@ pub enum Made {
     Rung(u8),
 }
 
+const _: () = assert!(Made::COUNT <= u16::BITS as usize, "a bit each, of `Asked::keyframes`");
+
 impl Made {
     pub const COUNT: usize = 3 + SETTINGS_MAX;
 
@@ -79,6 +81,12 @@ impl Made {
         }
         all
     };
+
+    /// What is made for a track of the ladder; `None` of the picture alike, which stands for the picture itself.
+    pub fn of_rung(track: TrackId) -> Option<Self> {
+        let number = u8::try_from(track.rung_number()?).ok()?;
+        (1..=SETTINGS_MAX as u8).contains(&number).then_some(Self::Rung(number))
+    }
 
     /// For tables of one entry each, and on the wire.
     pub const fn index(self) -> usize {
@@ -114,13 +122,19 @@ impl Made {
     }
 }
 
+impl Asked {
+    pub fn wants_keyframe(self, made: Made) -> bool {
+        self.keyframes & 1 << made.index() != 0
+    }
+}
+
 /// What the transcoder is to look at.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Asked {
     /// Which things are in demand may have changed.
     pub demands: bool,
-    /// A viewer of the picture that is made needs a keyframe.
-    pub keyframe: bool,
+    /// Viewers of these pictures need a keyframe; by `Made::index`.
+    pub keyframes: u16,
     /// It was decided of a keyframe whether a segment begins there.
     pub cut: bool,
     /// The stream is retired.
@@ -251,13 +265,14 @@ impl Stream {
         lock(&self.present).clone()
     }
 
-    /// Asks for a keyframe of a layer: the transcoder where viewers need the picture made, else the publisher. Of those
-    /// only some can be asked (WHIP).
+    /// Asks for a keyframe of a layer or a rung: the transcoder where that one is made, else the publisher. Of those only some
+    /// can be asked (WHIP).
     pub fn request_keyframe(&self, track: TrackId) {
-        if track == TrackId::VIDEO && self.is_demanded(Made::Video) {
-            self.asked.raise(|asked| asked.keyframe = true);
-        } else {
-            self.keyframes.raise(|wanted| *wanted |= 1 << track.index());
+        let made = if track == TrackId::VIDEO { Some(Made::Video) } else { Made::of_rung(track) };
+        match made.filter(|made| self.is_demanded(*made)) {
+            Some(made) => self.asked.raise(|asked| asked.keyframes |= 1 << made.index()),
+            None if track.is_rung() => {}
+            None => self.keyframes.raise(|wanted| *wanted |= 1 << track.index()),
         }
     }
 

@@ -263,10 +263,10 @@ impl Task {
     }
 
     fn handle_asked(&mut self, asked: Asked, now: Instant) -> Result<(), String> {
-        if asked.keyframe
-            && let Some(lane) = self.outputs[Made::Video.index()].lane
-        {
-            self.send(Order::Keyframe(lane, Made::Video))?;
+        for made in Made::ALL.into_iter().filter(|made| asked.wants_keyframe(*made)) {
+            if let Some(lane) = self.outputs[made.index()].lane {
+                self.send(Order::Keyframe(lane, made))?;
+            }
         }
         if asked.demands {
             self.refresh(now)?;
