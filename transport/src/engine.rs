@@ -366,9 +366,16 @@ impl Control {
         self.command(Command::Close { id: self.id, reason: Closed::ByUs });
     }
 
-    /// WHEP: goes over to another track of the picture at its next keyframe.
-    pub fn select(&self, video: &Outgoing) {
-        self.command(Command::Select { id: self.id, track: video.shared.key });
+    /// WHEP: goes over to another track of the picture at its next keyframe. `rests`: until then, for some seconds, nothing of
+    /// the picture is sent, since the way carries far too little for it.
+    pub fn select(&self, video: &Outgoing, rests: bool) {
+        self.command(Command::Select { id: self.id, track: video.shared.key, rests });
+    }
+
+    /// WHEP: what a better picture would need, in bits a second, so that it is found out whether that fits. `None`: there is
+    /// none.
+    pub fn aim(&self, bitrate: Option<u64>) {
+        self.command(Command::Aim { id: self.id, bitrate });
     }
 
     fn command(&self, command: Command) {
@@ -392,6 +399,11 @@ pub(crate) struct OutgoingShared {
 }
 
 impl Outgoing {
+    /// As `Event::Switched` names it.
+    pub fn key(&self) -> u64 {
+        self.shared.key
+    }
+
     /// One frame for all viewers. Never waits: where a thread cannot keep up it is dropped there and counted.
     pub fn push(&self, frame: OutFrame) {
         let frame = Arc::new(frame);

@@ -16,6 +16,10 @@ pub enum Event {
         layer: usize,
         frame: Frame,
     },
+    /// WHEP: the picture comes from this track from now on (`Outgoing::key`).
+    Switched { track: u64 },
+    /// WHEP: what the way to the viewer carries, in bits a second, once there was too much for it. A fall is told at once.
+    Bandwidth { bitrate: u64 },
     /// The last event.
     Closed(Closed),
 }
@@ -64,7 +68,7 @@ impl Event {
     pub(crate) fn bytes(&self) -> usize {
         match self {
             Self::Frame { frame, .. } => frame.payload.len(),
-            Self::Connected { .. } | Self::Closed(_) => 0,
+            Self::Connected { .. } | Self::Switched { .. } | Self::Bandwidth { .. } | Self::Closed(_) => 0,
         }
     }
 }

@@ -94,6 +94,11 @@ pub(crate) enum Command {
     Select {
         id: u64,
         track: TrackKey,
+        rests: bool,
+    },
+    Aim {
+        id: u64,
+        bitrate: Option<u64>,
     },
     Close {
         id: u64,
@@ -112,9 +117,11 @@ impl Command {
     /// The session that it is for, if that may have been given to another shard.
     pub(crate) fn session(&self) -> Option<u64> {
         match self {
-            Self::Restart { id, .. } | Self::RequestKeyframe { id, .. } | Self::Select { id, .. } | Self::Close { id, .. } => {
-                Some(*id)
-            }
+            Self::Restart { id, .. }
+            | Self::RequestKeyframe { id, .. }
+            | Self::Select { id, .. }
+            | Self::Aim { id, .. }
+            | Self::Close { id, .. } => Some(*id),
             Self::Accept { .. } | Self::AddTrack(_) | Self::RemoveTrack(_) | Self::Push { .. } | Self::ExpectProbe(_) => None,
         }
     }

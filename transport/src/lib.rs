@@ -37,5 +37,5 @@ mod udp;
 
 pub use engine::{AcceptError, Accepted, Config, Control, Engine, Outgoing, Restarted, Session, StartError};
 pub use event::{Closed, Event};
-pub use send::OutFrame;
+pub use send::{Bandwidth, Numbers, OutFrame};
 pub use udp::SOCKET_BUFFER_BYTES;

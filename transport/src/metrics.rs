@@ -21,6 +21,8 @@ pub(crate) struct Metrics {
     repeated: IntCounter,
     picture_losses: IntCounter,
     fell_behind: IntCounter,
+    probes: IntCounter,
+    probes_refused: IntCounter,
     /// Frames that an overloaded shard or a slow owner lost.
     pub(crate) frames_dropped: IntCounter,
     pub(crate) tcp_connections: IntGauge,
@@ -69,6 +71,8 @@ impl Metrics {
             repeated: counter("repeated_packets_total", "Packets sent again")?,
             picture_losses: counter("picture_losses_total", "Keyframe requests of viewers")?,
             fell_behind: counter("fell_behind_total", "Viewers that skipped to the next keyframe")?,
+            probes: counter("probes_total", "Short bursts that tried whether a better picture fits a viewer's link")?,
+            probes_refused: counter("probes_refused_total", "Those that showed that it does not")?,
             frames_dropped: counter("frames_dropped_total", "Frames lost to an overloaded engine or a slow owner")?,
             backlog: gauge("send_backlog_bytes", "Bytes that wait until the socket takes more")?,
             handed: counter("handed_datagrams_total", "Datagrams that came to another thread than their session's")?,
@@ -95,6 +99,8 @@ impl Metrics {
         self.repeated.inc_by(counts.repeated);
         self.picture_losses.inc_by(counts.picture_losses);
         self.fell_behind.inc_by(counts.fell_behind);
+        self.probes.inc_by(counts.probes);
+        self.probes_refused.inc_by(counts.probes_refused);
     }
 }
 
@@ -139,6 +145,8 @@ pub(crate) struct Counts {
     pub(crate) nacked: u64,
     pub(crate) picture_losses: u64,
     pub(crate) fell_behind: u64,
+    pub(crate) probes: u64,
+    pub(crate) probes_refused: u64,
 }
 
 impl std::ops::AddAssign for Counts {
@@ -149,5 +157,7 @@ impl std::ops::AddAssign for Counts {
         self.nacked += more.nacked;
         self.picture_losses += more.picture_losses;
         self.fell_behind += more.fell_behind;
+        self.probes += more.probes;
+        self.probes_refused += more.probes_refused;
     }
 }

@@ -344,7 +344,7 @@ fn a_viewer_goes_over_to_another_layer_at_its_keyframe() {
     for mut call in calls(Weather { delay: 5 * MS, ..Default::default() }) {
         call.run(200);
         call.stream(TRACK, 31);
-        call.shards.select(call.now, SESSION, OTHER_TRACK);
+        call.shards.select(call.now, SESSION, OTHER_TRACK, false);
         assert_eq!(call.shards.poll_wanted(call.now), Some(OTHER_TRACK));
         call.stream(OTHER_TRACK, 10);
         assert_eq!(call.got.len(), 31 * 5, "no keyframe there yet");

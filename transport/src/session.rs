@@ -101,7 +101,7 @@ impl Session {
         let handshake = Handshake::new(&identity, negotiated.dtls_client, negotiated.remote.fingerprint.clone())?;
         let media = match sends {
             None => Media::Receive(Box::new(Receive::new(&negotiated, now))),
-            Some(tracks) => Media::Send(Box::new(Feeds::new(&negotiated, tracks, random))),
+            Some(tracks) => Media::Send(Box::new(Feeds::new(&negotiated, tracks, random, now))),
         };
         Ok(Self {
             agent: Agent::new(&local, now),
@@ -171,9 +171,16 @@ impl Session {
     }
 
     /// Goes over to another track of the picture at its next keyframe.
-    pub(crate) fn select(&mut self, track: TrackKey) {
+    pub(crate) fn select(&mut self, now: Instant, track: TrackKey, rests: bool, tracks: &Histories) {
         if let Media::Send(feeds) = &mut self.media {
-            feeds.select(track);
+            feeds.select(now, track, rests, tracks);
+        }
+    }
+
+    /// What a better picture than the viewer has would need, in bits a second.
+    pub(crate) fn aim(&mut self, bitrate: Option<u64>) {
+        if let Media::Send(feeds) = &mut self.media {
+            feeds.bandwidth.aim(bitrate);
         }
     }
 
@@ -197,6 +204,10 @@ impl Session {
         let mut out = Vec::new();
         let sent = feeds.advance(now, tracks, sealer, &mut out);
         self.transmits.extend(out.into_iter().map(|burst| (path, burst)));
+        self.events.extend(feeds.take_switched().map(|track| Event::Switched { track }));
+        self.events.extend(feeds.bandwidth.poll_bitrate(now).map(|bitrate| Event::Bandwidth { bitrate }));
+        self.counts.probes += std::mem::take(&mut feeds.bandwidth.probes);
+        self.counts.probes_refused += std::mem::take(&mut feeds.bandwidth.probes_refused);
         if let Err(error) = sent {
             self.end(Closed::Seal(error.to_string()));
         }
@@ -356,7 +367,7 @@ impl Session {
                 }
                 (Media::Send(feeds), Packet::Nack { ssrc, lost }) => {
                     self.counts.nacked += lost.len() as u64;
-                    match feeds.handle_nack(ssrc, &lost, tracks, sealer, &mut out) {
+                    match feeds.handle_nack(now, ssrc, &lost, tracks, sealer, &mut out) {
                         Ok(repeated) => self.counts.repeated += repeated,
                         Err(error) => sealed = Err(error),
                     }
@@ -365,6 +376,8 @@ impl Session {
                     self.counts.picture_losses += 1;
                     feeds.handle_picture_loss(now, tracks);
                 }
+                (Media::Send(feeds), Packet::TransportFeedback(feedback)) => feeds.handle_feedback(now, &feedback),
+                (Media::Send(feeds), Packet::Reception(reception)) => feeds.handle_reception(now, &reception),
                 _ => {}
             }
         }

@@ -111,9 +111,10 @@ impl World {
             5 => self.send_packet(at, which, bytes),
             6 => self.send_rtcp(at, which, bytes),
             7 => self.push_frame(which, bytes),
-            8 => self.shards.select(now, id, u64::from(which % 5)),
+            8 => self.shards.select(now, id, u64::from(which % 5), which & 0x80 != 0),
             9 => self.restart(at),
             10 => self.shards.close(now, id, Closed::ByUs),
+            11 if at == VIEWER => self.shards.aim(id, (which > 0).then_some(u64::from(which) * 100_000)),
             11 => self.shards.request_keyframe(now, id, usize::from(which % 4)),
             12 => self.pass(u32::from(which % 40) * 1000 * MS),
             13 if which & 0x80 != 0 => self.shards.fall_behind(id),
@@ -297,6 +298,10 @@ impl World {
             Event::Frame { media, layer, .. } => {
                 assert!(at == PUBLISHER && peer.connected && *media < 2 && *layer < 2, "a frame of what was offered");
             }
+            Event::Switched { track } => {
+                assert!(at == VIEWER && [VIDEO, OTHER_VIDEO, AUDIO].contains(track), "a track that was chosen");
+            }
+            Event::Bandwidth { bitrate } => assert!(at == VIEWER && *bitrate > 0, "a way that carries nothing is none"),
             Event::Closed(_) => {
                 peer.alive = false;
                 self.proved.retain(|(_, id)| *id != peer.id);
@@ -430,7 +435,8 @@ fn header(layer: usize, sequence_number: u16, timestamp: u32, marker: bool, name
 }
 
 /// By the lowest bit of the variant a publisher has layers and transport-wide feedback, or names its SSRCs; by the
-/// second a viewer takes retransmissions as such, or not. The next two say how many shards there are.
+/// second a viewer takes retransmissions as such, or not; by the fifth it tells when packets arrived. The two between say how
+/// many shards there are.
 fn negotiated(at: usize, variant: u8) -> Negotiated {
     let wants = match at {
         PUBLISHER => Wants::Receive,
@@ -462,13 +468,18 @@ fn offer(at: usize, variant: u8) -> String {
         _ => "a=rtcp-fb:96 goog-remb\r\na=ssrc-group:FID 12 14\r\na=ssrc:12 cname:c\r\na=ssrc:14 cname:c\r\n",
     };
     let rtx = if variant & 2 == 0 { "a=rtpmap:97 rtx/90000\r\na=fmtp:97 apt=96\r\n" } else { "" };
-    let delay = "a=extmap:5 http://www.webrtc.org/experiments/rtp-hdrext/playout-delay\r\n";
+    let viewer = match variant & 16 {
+        0 => "a=extmap:5 http://www.webrtc.org/experiments/rtp-hdrext/playout-delay\r\n",
+        _ => {
+            "a=extmap:4 http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01\r\na=rtcp-fb:96 transport-cc\r\n"
+        }
+    };
     format!(
         "v=0\r\no=- 1 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 0 1\r\n\
          m=audio 9 UDP/TLS/RTP/SAVPF 111\r\n{common}a=mid:0\r\na=rtpmap:111 opus/48000/2\r\n\
          m=video 9 UDP/TLS/RTP/SAVPF 96 97\r\n{common}a=mid:1\r\na=rtpmap:96 H264/90000\r\n\
          a=fmtp:96 level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42e01f\r\n\
          a=rtcp-fb:96 nack\r\na=rtcp-fb:96 nack pli\r\na=rtcp-fb:96 ccm fir\r\n{rtx}{}",
-        if at == PUBLISHER { publisher } else { delay }
+        if at == PUBLISHER { publisher } else { viewer }
     )
 }

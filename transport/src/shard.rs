@@ -204,11 +204,18 @@ impl Shard {
         }
     }
 
-    pub(crate) fn select(&mut self, now: Instant, id: u64, track: TrackKey) {
+    pub(crate) fn select(&mut self, now: Instant, id: u64, track: TrackKey, rests: bool) {
         if let Some(slot) = self.sessions.get_mut(&id) {
-            slot.session.select(track);
+            slot.session.select(now, track, rests, &self.tracks);
             self.wanted.insert(track);
             self.settle(now, id);
+        }
+    }
+
+    /// It acts on that when it sends the next time.
+    pub(crate) fn aim(&mut self, id: u64, bitrate: Option<u64>) {
+        if let Some(slot) = self.sessions.get_mut(&id) {
+            slot.session.aim(bitrate);
         }
     }
 

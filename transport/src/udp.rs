@@ -150,7 +150,8 @@ impl Port {
                 let _ = done.send(restarted);
             }
             Command::RequestKeyframe { id, layer } => self.shard.request_keyframe(now, id, layer),
-            Command::Select { id, track } => self.shard.select(now, id, track),
+            Command::Select { id, track, rests } => self.shard.select(now, id, track, rests),
+            Command::Aim { id, bitrate } => self.shard.aim(id, bitrate),
             Command::Close { id, reason } => {
                 // Who has shown up meanwhile stays.
                 let stays = reason == Closed::CrowdedOut && self.owners.get(&id).is_some_and(|slot| !slot.owner.shared.waits());
@@ -338,7 +339,7 @@ impl Port {
                 return self.metrics.frames_dropped.inc();
             }
             Event::Frame { media, layer, .. } => Some((*media, *layer)),
-            Event::Connected { .. } | Event::Closed(_) => None,
+            Event::Connected { .. } | Event::Switched { .. } | Event::Bandwidth { .. } | Event::Closed(_) => None,
         };
         match (slot.owner.events.send(event), place) {
             (Ok(()), Some(place)) => drop(slot.lagging.remove(&place)),

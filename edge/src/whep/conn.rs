@@ -129,7 +129,7 @@ impl Conn {
             tokio::select! {
                 event = self.attendance.session.event() => match event {
                     Some(Event::Connected { peer }) => self.connect(peer),
-                    Some(Event::Frame { .. }) => {}
+                    Some(Event::Frame { .. } | Event::Switched { .. } | Event::Bandwidth { .. }) => {}
                     Some(Event::Closed(reason)) => return reason,
                     None => return Closed::ByUs,
                 },
@@ -165,7 +165,7 @@ impl Conn {
             return;
         }
         let lane = self.entry.live.lane(track, &self.inner.engine);
-        self.entry.control.select(&lane.outgoing);
+        self.entry.control.select(&lane.outgoing, false);
         let former = self.lane.replace((track, lane));
         self.former = former.map(|(_, lane)| (lane, now() + SWITCH_WAIT));
     }

@@ -109,6 +109,8 @@ impl Conn {
                 self.count();
                 return self.drain_outputs();
             }
+            // These are told of viewers.
+            Event::Switched { .. } | Event::Bandwidth { .. } => {}
             Event::Closed(closed) => return Err(closed.into()),
         }
         Ok(())

@@ -11,12 +11,16 @@
 
 use std::{
     collections::VecDeque,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use bytes::BufMut;
 
-use super::history::{History, OutFrame};
+use super::{
+    Numbers,
+    history::{History, OutFrame},
+};
 use crate::srtp::{SealError, Sealer};
 
 /// Packets sent at once while catching up; with the pause below about 100 Mbit/s, which home links
@@ -39,6 +43,16 @@ const REPEATS_BURST: f64 = 400.0;
 const REPEATS_A_PACKET: f64 = 0.5;
 /// UDP segmentation offload: larger bursts are lost on rate-limited mobile links.
 const SEGMENTS_MAX: usize = 10;
+/// Frames among which one is looked for to pad with, and packets of one portion.
+const PADDING_FRAMES: usize = 32;
+const PADDING_PACKETS_MAX: usize = 64;
+/// A picture that is made comes behind the source's by less than this. What is further behind is being caught up with.
+const BEHIND_MAX_MS: u64 = 1000;
+/// On a full way nothing is caught up with: a burst would be lost. What rests stands still meanwhile, so this is reached.
+const BEHIND_FULL_MS: u64 = 200;
+const HEADER_BYTES: usize = 12;
+/// The playout delay's 4 and the transport-wide number's 3, padded, behind 4 of their own.
+const EXTENSIONS_BYTES_MAX: usize = 12;
 /// RFC 8285 4.2.
 const ONE_BYTE_EXTENSIONS: u16 = 0xbede;
 
@@ -52,6 +66,8 @@ pub(crate) struct SenderConfig {
     pub clock: u32,
     /// What the viewer is asked for with each packet.
     pub playout_delay: Option<PlayoutDelay>,
+    /// The header extension of transport-wide numbers, where the viewer tells what became of them.
+    pub transport_cc: Option<u8>,
     /// The last packet of a frame carries the marker (video).
     pub marks_frames: bool,
     /// Random (RFC 3550 5.1).
@@ -75,6 +91,14 @@ pub(crate) struct Burst {
     pub segment: usize,
     /// Holds pictures: a viewer who misses it goes on at the next keyframe.
     pub pictures: bool,
+}
+
+/// Where packets go: what seals and numbers them, and what takes them.
+pub(crate) struct Way<'a> {
+    pub now: Instant,
+    pub sealer: &'a mut Sealer,
+    pub numbers: Option<&'a mut Numbers>,
+    pub out: &'a mut Vec<Burst>,
 }
 
 pub(crate) struct Sender {
@@ -123,6 +147,8 @@ struct Sent {
     packets: u16,
     frame: u64,
     timestamp: u64,
+    /// Transport-wide, of the first packet.
+    number: u64,
 }
 
 /// Why nothing more went out.
@@ -157,13 +183,8 @@ impl Sender {
     }
 
     /// Sends what is due: the newest frame, or the next packets of the catching up.
-    pub(crate) fn advance(
-        &mut self,
-        now: Instant,
-        history: &History,
-        sealer: &mut Sealer,
-        out: &mut Vec<Burst>,
-    ) -> Result<Progress, SealError> {
+    pub(crate) fn advance(&mut self, history: &History, way: &mut Way<'_>) -> Result<Progress, SealError> {
+        let now = way.now;
         if self.state == State::Waiting && !self.start(now, history, false) {
             // One that cannot keep up asks the publisher for nothing: the next keyframe comes by itself.
             let wants = history.newest().is_some() && self.not_before == 0;
@@ -197,7 +218,7 @@ impl Sender {
             let live = frame.timestamp.wrapping_add(self.offset);
             let floor = self.timestamp.map_or(0, |last| last + 1);
             let timestamp = timestamp.unwrap_or(live).max(floor);
-            self.write(number, frame, timestamp, sealer, out)?;
+            self.write(number, frame, timestamp, way)?;
             budget = budget.saturating_sub(frame.payloads.len());
             match &mut self.state {
                 State::CatchingUp { next, .. } | State::Live { next } => *next += 1,
@@ -248,13 +269,7 @@ impl Sender {
     }
 
     /// Packets that the viewer misses (RFC 4585 6.2.1), sent again. Returns how many were.
-    pub(crate) fn handle_nack(
-        &mut self,
-        lost: &[u16],
-        history: &History,
-        sealer: &mut Sealer,
-        out: &mut Vec<Burst>,
-    ) -> Result<u64, SealError> {
+    pub(crate) fn handle_nack(&mut self, lost: &[u16], history: &History, way: &mut Way<'_>) -> Result<u64, SealError> {
         let mut repeated = 0;
         for &sequence in lost {
             if self.repeats < 1.0 {
@@ -266,20 +281,45 @@ impl Sender {
             self.repeats -= 1.0;
             repeated += 1;
             let marker = self.config.marks_frames && index + 1 == frame.payloads.len();
-            match self.config.rtx {
-                Some((payload_type, ssrc)) => {
-                    let header = Header { payload_type, marker, sequence: self.rtx_sequence, timestamp: sent.timestamp, ssrc };
-                    self.rtx_sequence += 1;
-                    let original = sequence.to_be_bytes();
-                    self.seal(header, &[&original, payload], false, sealer, out)?;
-                }
-                None => {
-                    let header = self.header(marker, sent.sequence + index as u64, sent.timestamp);
-                    self.seal(header, &[payload], false, sealer, out)?;
-                }
+            if self.config.rtx.is_some() {
+                self.repeat(sent, index, payload, marker, way)?;
+            } else {
+                // Bit for bit: no nonce serves twice.
+                let header = self.header(marker, sent.sequence + index as u64, sent.timestamp);
+                self.seal(header, Some(sent.number + index as u64), &[payload], false, way)?;
             }
         }
         Ok(repeated)
+    }
+
+    /// Sends so many bytes more: the largest of the newest packets again and again, as retransmissions that the viewer drops.
+    /// Returns how many there were; none where it takes no retransmissions.
+    pub(crate) fn pad(&mut self, bytes: u64, history: &History, way: &mut Way<'_>) -> Result<u64, SealError> {
+        if self.config.rtx.is_none() {
+            return Ok(0);
+        }
+        let newest = self.sent.iter().rev().take(PADDING_FRAMES);
+        let frames = newest.filter_map(|sent| Some((*sent, Arc::clone(history.frame(sent.frame)?))));
+        let packets = frames.flat_map(|(sent, frame)| {
+            frame.payloads.clone().into_iter().enumerate().map(move |(index, payload)| (sent, index, payload))
+        });
+        let Some((sent, index, payload)) = packets.max_by_key(|(.., payload)| payload.len()) else { return Ok(0) };
+        let mut padded = 0;
+        for _ in 0..PADDING_PACKETS_MAX {
+            if padded >= bytes {
+                break;
+            }
+            self.repeat(sent, index, &payload, false, way)?;
+            padded += payload.len() as u64;
+        }
+        Ok(padded)
+    }
+
+    /// Whether a frame of another track comes soon enough behind what was sent: much older ones would show again what was
+    /// seen.
+    pub(crate) fn is_followed_by(&self, frame: &OutFrame, is_full: bool) -> bool {
+        let behind = u64::from(self.config.clock) * if is_full { BEHIND_FULL_MS } else { BEHIND_MAX_MS } / 1000;
+        self.timestamp.is_none_or(|sent| frame.timestamp.wrapping_add(self.offset).saturating_add(behind) >= sent)
     }
 
     /// RTP time of this moment, and where that is on the media timeline: for a sender report.
@@ -317,23 +357,17 @@ impl Sender {
         true
     }
 
-    fn write(
-        &mut self,
-        number: u64,
-        frame: &OutFrame,
-        timestamp: u64,
-        sealer: &mut Sealer,
-        out: &mut Vec<Burst>,
-    ) -> Result<(), SealError> {
+    fn write(&mut self, number: u64, frame: &OutFrame, timestamp: u64, way: &mut Way<'_>) -> Result<(), SealError> {
         let packets = u16::try_from(frame.payloads.len()).unwrap_or(u16::MAX);
-        self.sent.push_back(Sent { sequence: self.sequence, packets, frame: number, timestamp });
+        let first = way.numbers.as_ref().map_or(0, |numbers| numbers.next());
+        self.sent.push_back(Sent { sequence: self.sequence, packets, frame: number, timestamp, number: first });
         if self.sent.len() > SENT_MAX {
             self.sent.pop_front();
         }
         for (index, payload) in frame.payloads.iter().enumerate() {
             let marker = self.config.marks_frames && index + 1 == frame.payloads.len();
             let header = self.header(marker, self.sequence, timestamp);
-            self.seal(header, &[payload], self.config.marks_frames, sealer, out)?;
+            self.seal(header, None, &[payload], self.config.marks_frames, way)?;
             self.sequence += 1;
             self.octets = self.octets.wrapping_add(payload.len() as u32);
         }
@@ -356,17 +390,33 @@ impl Sender {
         Header { payload_type: self.config.payload_type, marker, sequence, timestamp, ssrc: self.config.ssrc }
     }
 
+    /// A packet once more, behind its own number (RFC 4588 4).
+    fn repeat(&mut self, sent: Sent, index: usize, payload: &[u8], marker: bool, way: &mut Way<'_>) -> Result<(), SealError> {
+        let Some((payload_type, ssrc)) = self.config.rtx else { return Ok(()) };
+        let header = Header { payload_type, marker, sequence: self.rtx_sequence, timestamp: sent.timestamp, ssrc };
+        self.rtx_sequence += 1;
+        let original = ((sent.sequence + index as u64) as u16).to_be_bytes();
+        self.seal(header, None, &[&original, payload], false, way)
+    }
+
+    /// `number` is that of the packet where it was sealed before.
     fn seal(
         &self,
         header: Header,
+        number: Option<u64>,
         payload: &[&[u8]],
         pictures: bool,
-        sealer: &mut Sealer,
-        out: &mut Vec<Burst>,
+        way: &mut Way<'_>,
     ) -> Result<(), SealError> {
-        let mut plain = [0_u8; 24];
-        let length = header.write(self.config.playout_delay, &mut plain);
-        let size = length + payload.iter().map(|piece| piece.len()).sum::<usize>() + sealer.overhead();
+        let Way { now, sealer, numbers, out } = way;
+        let transport_cc = self.config.transport_cc;
+        let extensions = extensions_bytes(self.config.playout_delay, transport_cc);
+        let body = payload.iter().map(|piece| piece.len()).sum::<usize>();
+        let size = HEADER_BYTES + extensions + body + sealer.overhead();
+        let number = number.or_else(|| Some(numbers.as_mut()?.take(*now, size)));
+        let mut plain = [0_u8; HEADER_BYTES + EXTENSIONS_BYTES_MAX];
+        let length = header.write(self.config.playout_delay, transport_cc.zip(number), &mut plain);
+        debug_assert_eq!(length, HEADER_BYTES + extensions);
         let burst = match out.last_mut() {
             Some(burst) if burst.pictures == pictures && burst.takes(size) => burst,
             _ => {
@@ -404,21 +454,36 @@ struct Header {
     ssrc: u32,
 }
 
+/// Bytes of the extensions, their own header with them (RFC 8285 4.2).
+fn extensions_bytes(playout_delay: Option<PlayoutDelay>, transport_cc: Option<u8>) -> usize {
+    match 4 * usize::from(playout_delay.is_some()) + 3 * usize::from(transport_cc.is_some()) {
+        0 => 0,
+        bytes => 4 + bytes.next_multiple_of(4),
+    }
+}
+
 impl Header {
-    /// How many bytes it took: 12, or 20 with the extension.
-    fn write(&self, playout_delay: Option<PlayoutDelay>, mut out: &mut [u8]) -> usize {
-        let room = out.len();
-        out.put_u8(if playout_delay.is_some() { 0x90 } else { 0x80 });
-        out.put_u8(u8::from(self.marker) << 7 | self.payload_type & 0x7f);
-        out.put_u16(self.sequence as u16);
-        out.put_u32(self.timestamp as u32);
-        out.put_u32(self.ssrc);
-        if let Some(PlayoutDelay { id, min, max }) = playout_delay {
-            out.put_u16(ONE_BYTE_EXTENSIONS);
-            out.put_u16(1);
-            // Twelve bits each.
-            out.put_u32(u32::from(id << 4 | 2) << 24 | u32::from(min) << 12 | u32::from(max));
+    /// How many bytes it took.
+    fn write(&self, playout_delay: Option<PlayoutDelay>, transport_cc: Option<(u8, u64)>, out: &mut [u8]) -> usize {
+        let extensions = extensions_bytes(playout_delay, transport_cc.map(|(id, _)| id));
+        let mut at = &mut out[..HEADER_BYTES + extensions];
+        at.put_u8(if extensions > 0 { 0x90 } else { 0x80 });
+        at.put_u8(u8::from(self.marker) << 7 | self.payload_type & 0x7f);
+        at.put_u16(self.sequence as u16);
+        at.put_u32(self.timestamp as u32);
+        at.put_u32(self.ssrc);
+        if extensions > 0 {
+            at.put_u16(ONE_BYTE_EXTENSIONS);
+            at.put_u16(((extensions - 4) / 4) as u16);
         }
-        room - out.len()
+        if let Some(PlayoutDelay { id, min, max }) = playout_delay {
+            // Twelve bits each.
+            at.put_u32(u32::from(id << 4 | 2) << 24 | u32::from(min) << 12 | u32::from(max));
+        }
+        if let Some((id, number)) = transport_cc {
+            at.put_u8(id << 4 | 1);
+            at.put_u16(number as u16);
+        }
+        HEADER_BYTES + extensions
     }
 }

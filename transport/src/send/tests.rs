@@ -12,7 +12,14 @@ use crate::srtp::{Opener, Sealer, tests::pair};
 const MS: Duration = Duration::from_millis(1);
 const FRAME_TICKS: u64 = 3000;
 
+macro_rules! way {
+    ($desk:expr, $out:expr) => {
+        Way { now: $desk.now, sealer: &mut $desk.sealer, numbers: $desk.numbers.as_mut(), out: &mut $out }
+    };
+}
+
 struct Desk {
+    numbers: Option<Numbers>,
     history: History,
     sender: Sender,
     sealer: Sealer,
@@ -40,11 +47,20 @@ impl Desk {
             rtx,
             clock: 90_000,
             playout_delay: Some(PlayoutDelay { id: 5, min: 1, max: 50 }),
+            transport_cc: None,
             marks_frames: true,
             first_sequence: 65_530,
             first_timestamp: u32::MAX - 1000,
         };
-        Self { history: History::default(), sender: Sender::new(config), sealer, opener, now: Instant::now(), frames: 0 }
+        Self {
+            numbers: None,
+            history: History::default(),
+            sender: Sender::new(config),
+            sealer,
+            opener,
+            now: Instant::now(),
+            frames: 0,
+        }
     }
 
     /// A frame of three packets, a thirtieth of a second after the last one.
@@ -59,7 +75,7 @@ impl Desk {
 
     fn advance(&mut self) -> (Progress, Vec<Got>) {
         let mut out = Vec::new();
-        let progress = self.sender.advance(self.now, &self.history, &mut self.sealer, &mut out).unwrap();
+        let progress = self.sender.advance(&self.history, &mut way!(self, out)).unwrap();
         (progress, self.open(&out))
     }
 
@@ -75,7 +91,7 @@ impl Desk {
 
     fn nack(&mut self, lost: &[u16]) -> Vec<Got> {
         let mut out = Vec::new();
-        self.sender.handle_nack(lost, &self.history, &mut self.sealer, &mut out).unwrap();
+        self.sender.handle_nack(lost, &self.history, &mut way!(self, out)).unwrap();
         self.open(&out)
     }
 
@@ -85,13 +101,14 @@ impl Desk {
             .map(|datagram| {
                 let header = rtc_rtp::Header::unmarshal(&mut &datagram[..]).unwrap();
                 assert_eq!(header.get_extension(5).as_deref(), Some(&[0, 0x10, 50][..]), "playout delay 10 to 500 ms");
+                let length = if header.get_extension(6).is_some() { 24 } else { 20 };
                 let opened = self.opener.open_rtp(datagram, &header).unwrap();
                 Got {
                     ssrc: header.ssrc,
                     sequence: header.sequence_number,
                     timestamp: header.timestamp,
                     marker: header.marker,
-                    payload: opened[20..].to_vec(),
+                    payload: opened[length..].to_vec(),
                 }
             })
             .collect()
@@ -123,7 +140,7 @@ fn packets_of_one_frame_leave_in_one_call() {
     let mut desk = Desk::new(None);
     desk.frame(true);
     let mut out = Vec::new();
-    desk.sender.advance(desk.now, &desk.history, &mut desk.sealer, &mut out).unwrap();
+    desk.sender.advance(&desk.history, &mut way!(desk, out)).unwrap();
     assert_eq!(out.len(), 1);
     assert_eq!(out[0].datagrams().map(<[u8]>::len).collect::<Vec<_>>(), [136, 136, 76]);
 }
@@ -183,13 +200,89 @@ fn lost_packets_come_again_behind_their_number() {
     }
 }
 
+/// Of the header extension 6; and the bytes on the wire.
+fn numbers(out: &[Burst]) -> Vec<u16> {
+    let number = |datagram: &[u8]| {
+        let header = rtc_rtp::Header::unmarshal(&mut &datagram[..]).unwrap();
+        u16::from_be_bytes(header.get_extension(6).unwrap()[..].try_into().unwrap())
+    };
+    out.iter().flat_map(Burst::datagrams).map(number).collect()
+}
+
+fn numbered(rtx: Option<(u8, u32)>) -> Desk {
+    let mut desk = Desk::new(rtx);
+    desk.numbers = Some(Numbers::new(desk.now));
+    desk.sender = Sender::new(SenderConfig { transport_cc: Some(6), ..desk.sender.config().clone() });
+    desk
+}
+
+#[test]
+fn each_packet_has_a_number_of_the_whole_transport() {
+    let mut desk = numbered(Some((97, 0x2222)));
+    desk.numbers.as_mut().unwrap().take(desk.now, 100);
+    desk.frame(true);
+    let mut out = Vec::new();
+    desk.sender.advance(&desk.history, &mut way!(desk, out)).unwrap();
+    desk.sender.handle_nack(&[65_531], &desk.history, &mut way!(desk, out)).unwrap();
+    assert_eq!(numbers(&out), [1, 2, 3, 4], "behind what others were sent, and retransmissions as well");
+    assert_eq!(out[0].datagrams().map(<[u8]>::len).collect::<Vec<_>>(), [140, 140, 80], "still one call");
+    assert_eq!(desk.open(&out).len(), 4);
+}
+
+#[test]
+fn without_rtx_a_packet_keeps_its_number_as_well() {
+    let mut desk = numbered(None);
+    desk.frame(true);
+    let (mut sent, mut again) = (Vec::new(), Vec::new());
+    desk.sender.advance(&desk.history, &mut way!(desk, sent)).unwrap();
+    desk.sender.handle_nack(&[65_531], &desk.history, &mut way!(desk, again)).unwrap();
+    let originals: Vec<&[u8]> = sent.iter().flat_map(Burst::datagrams).collect();
+    assert_eq!(again.iter().flat_map(Burst::datagrams).collect::<Vec<_>>(), [originals[1]]);
+}
+
+#[test]
+fn a_probe_repeats_what_the_viewer_has() {
+    let mut desk = numbered(Some((97, 0x2222)));
+    let mut out = Vec::new();
+    assert_eq!(desk.sender.pad(1000, &desk.history, &mut way!(desk, out)).unwrap(), 0, "nothing was sent yet");
+    desk.frame(true);
+    let sent = desk.advance_all();
+    assert_eq!(desk.sender.pad(950, &desk.history, &mut way!(desk, out)).unwrap(), 1000);
+    let got = desk.open(&out);
+    assert_eq!((got.len(), out.len()), (10, 1), "in one call");
+    assert!(got.iter().all(|got| got.ssrc == 0x2222 && got.payload[..2] == sent[1].sequence.to_be_bytes()));
+    let mut out = Vec::new();
+    assert!(desk.sender.pad(1 << 30, &desk.history, &mut way!(desk, out)).unwrap() <= 6400, "bounded");
+    desk.frame(false);
+    assert_eq!(desk.advance_all()[0].sequence, sent[2].sequence.wrapping_add(1), "the picture's own numbers have no gap");
+    let mut plain = numbered(None);
+    plain.frame(true);
+    plain.advance_all();
+    assert_eq!(plain.sender.pad(950, &plain.history, &mut way!(plain, out)).unwrap(), 0);
+}
+
+#[test]
+fn a_track_that_is_far_behind_does_not_follow() {
+    let mut desk = Desk::new(None);
+    let frame = |timestamp| OutFrame { timestamp, at_us: 0, keyframe: true, payloads: Vec::new() };
+    assert!(desk.sender.is_followed_by(&frame(0), true), "nothing was sent yet");
+    (0..121).for_each(|number| desk.frame(number == 0));
+    desk.advance_all();
+    assert!(
+        desk.sender.is_followed_by(&frame(130 * FRAME_TICKS), true)
+            && desk.sender.is_followed_by(&frame(100 * FRAME_TICKS), false)
+    );
+    assert!(!desk.sender.is_followed_by(&frame(100 * FRAME_TICKS), true), "a burst would be lost");
+    assert!(!desk.sender.is_followed_by(&frame(60 * FRAME_TICKS), false), "it would show again what was seen");
+}
+
 #[test]
 fn without_rtx_the_same_packet_is_sent_once_more() {
     let mut desk = Desk::new(None);
     desk.frame(true);
     let (mut sent, mut again) = (Vec::new(), Vec::new());
-    desk.sender.advance(desk.now, &desk.history, &mut desk.sealer, &mut sent).unwrap();
-    desk.sender.handle_nack(&[65_531], &desk.history, &mut desk.sealer, &mut again).unwrap();
+    desk.sender.advance(&desk.history, &mut way!(desk, sent)).unwrap();
+    desk.sender.handle_nack(&[65_531], &desk.history, &mut way!(desk, again)).unwrap();
     let originals: Vec<&[u8]> = sent.iter().flat_map(Burst::datagrams).collect();
     assert_eq!(
         again.iter().flat_map(Burst::datagrams).collect::<Vec<_>>(),

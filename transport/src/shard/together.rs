@@ -103,8 +103,12 @@ impl Shards {
         self.of(id).request_keyframe(now, id, layer);
     }
 
-    pub(crate) fn select(&mut self, now: Instant, id: u64, track: TrackKey) {
-        self.of(id).select(now, id, track);
+    pub(crate) fn select(&mut self, now: Instant, id: u64, track: TrackKey, rests: bool) {
+        self.of(id).select(now, id, track, rests);
+    }
+
+    pub(crate) fn aim(&mut self, id: u64, bitrate: Option<u64>) {
+        self.of(id).aim(id, bitrate);
     }
 
     pub(crate) fn close(&mut self, now: Instant, id: u64, reason: Closed) {

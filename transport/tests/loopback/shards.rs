@@ -122,7 +122,7 @@ async fn a_keyframe_that_viewers_of_two_shards_wish_for_is_asked_for_once() {
         let mut viewers = audience(&mut port, 4, shards).await;
         // A new track: nobody has a keyframe of it.
         port.track = port.engine.outgoing();
-        viewers.iter().for_each(|viewer| viewer.session.control().select(&port.track));
+        viewers.iter().for_each(|viewer| viewer.session.control().select(&port.track, false));
         let asked = async |wait| tokio::time::timeout(wait, port.track.keyframe_wanted()).await.is_ok();
         assert!(asked(PATIENCE).await);
         assert!(!asked(300 * MS).await, "{shards} shards: once is enough");
