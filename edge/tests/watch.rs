@@ -17,9 +17,12 @@ use axum::{
 use bytes::{Bytes, BytesMut};
 use edge::whep::{self, Whep};
 use media_core::{
-    Announcement, Layer, Parameters, Publication, Registry, Sample, StreamKey, StreamName, Timescale, Timestamp, Track, TrackId,
+    Announcement, Item, Ladder, Layer, Parameters, Publication, Registry, Rung, Sample, Stream, StreamKey, StreamName, Timescale,
+    Timestamp, Track, TrackId,
     codec::{h264, opus},
     registry::Acquire,
+    stream::Made,
+    timeline::Grid,
 };
 use rtc::{
     interceptor::Registry as Interceptors,
@@ -116,6 +119,53 @@ impl Publisher {
         let (duration, received) = (Some(960), Instant::now());
         self.publication.publish(Sample { track, pts: at, dts: at, duration, keyframe: true, payload, received }).unwrap();
         self.frames += 1;
+    }
+}
+
+/// In the place of the transcoder: it makes one rung, while somebody wants it, of the pictures that are being published. The
+/// first keyframe lies three seconds back, and the next one comes when it is asked for.
+struct Transcoder {
+    stream: Arc<Stream>,
+    track: Arc<Track>,
+    made: Made,
+    /// Of the next picture.
+    frame: Option<i64>,
+    wanted: bool,
+}
+
+impl Transcoder {
+    fn new(server: &Server, publisher: &Publisher, made: Made) -> Self {
+        let stream = server.registry.stream(&StreamName::parse("demo").unwrap()).unwrap();
+        let (target_duration, part_target_ms, keyframe_interval_us) = (4, 200, None);
+        let (independent_segments, irregular, frame_rate) = (true, false, 50.0);
+        let grid = Grid { target_duration, part_target_ms, keyframe_interval_us, independent_segments, irregular, frame_rate };
+        stream.set_rungs(Rung::all(&Ladder::motion(), &grid).into());
+        Self { stream, track: Arc::clone(&publisher.video), made, frame: None, wanted: false }
+    }
+
+    /// All pictures before this one.
+    fn follow(&mut self, publisher: &Publisher) {
+        let asked = self.stream.poll_asked(&mut Context::from_waker(Waker::noop()));
+        self.wanted |= matches!(asked, Poll::Ready(asked) if asked.wants_keyframe(self.made));
+        if !self.stream.is_demanded(self.made) {
+            self.frame = None;
+            return;
+        }
+        let first = (publisher.frames - 150).max(0);
+        if self.frame.is_none() {
+            let (epoch, received) = (self.stream.present().epoch.unwrap(), Instant::now());
+            self.stream.push_made(self.made, Item::Join { epoch, received });
+        }
+        for frame in self.frame.unwrap_or(first)..publisher.frames {
+            let keyframe = self.frame.is_none() && frame == first || frame + 1 == publisher.frames && self.wanted;
+            self.wanted &= !keyframe;
+            let nal: &[u8] = if keyframe { &[0x65, 0x88, LAYER] } else { &[0x41, 0x9a, LAYER] };
+            let payload = [&(nal.len() as u32).to_be_bytes()[..], nal].concat().into();
+            let (track, pts, received) = (Arc::clone(&self.track), Timestamp::from_millis(frame * 20), Instant::now());
+            let sample = Sample { track, pts, dts: pts, duration: None, keyframe, payload, received };
+            self.stream.push_made(self.made, Item::Sample(sample.into()));
+        }
+        self.frame = Some(publisher.frames);
     }
 }
 
@@ -317,6 +367,41 @@ async fn a_viewer_that_came_first_goes_on_when_publishers_come_and_return() {
         assert!((600..1200).contains(&gap_ms), "{gap_ms} ms");
         assert!(wall.as_millis().abs_diff(gap_ms.into()) < 300, "{gap_ms} ms of media, {wall:?} of the wall");
     }
+}
+
+#[tokio::test]
+async fn a_rung_is_made_for_who_chooses_it_and_goes_on_where_the_picture_was() {
+    let server = Server::start().await;
+    let mut publisher = Publisher::new(&server.registry, 25);
+    let made = Made::Rung(2);
+    let mut transcoder = Transcoder::new(&server, &publisher, made);
+    (0..200).for_each(|_| publisher.send());
+    let mut viewer = Viewer::watch(&server).await;
+    let is_rung = |got: &&Got| got.payload.last() == Some(&LAYER);
+    let mut go_on = async |viewer: &mut Viewer, turns: u32| {
+        for _ in 0..turns {
+            // One picture, and what follows from it.
+            run(14 * MS, Some(&mut publisher), viewer).await;
+            transcoder.follow(&publisher);
+        }
+    };
+    go_on(&mut viewer, 25).await;
+    assert!(!viewer.of(VIDEO).is_empty() && !viewer.of(VIDEO).iter().any(is_rung));
+    server.choose(&viewer.session.clone(), r#"{"encodingId":"rung-3"}"#).await;
+    go_on(&mut viewer, 60).await;
+    let shown = viewer.of(VIDEO).iter().filter(|got| is_rung(got)).count();
+    assert!((10..55).contains(&shown), "{shown} pictures of the rung, and none of its past");
+    server.choose(&viewer.session.clone(), "{}").await;
+    go_on(&mut viewer, 50).await;
+    let video = viewer.of(VIDEO);
+    assert!(!is_rung(video.last().unwrap()), "and back again");
+    assert!(video.windows(2).all(|pair| pair[1].sequence == pair[0].sequence.wrapping_add(1)), "in one sequence");
+    let live = video.iter().skip_while(|got| !is_rung(got));
+    let steps: Vec<u32> = live.clone().zip(live.skip(1)).map(|(one, next)| next.timestamp.wrapping_sub(one.timestamp)).collect();
+    assert!(steps.iter().all(|step| *step <= 3 * 1800), "times go on: {steps:?}");
+    let stream = server.registry.stream(&StreamName::parse("demo").unwrap()).unwrap();
+    go_on(&mut viewer, 60).await;
+    assert!(!stream.is_demanded(made), "nobody wants it any more");
 }
 
 #[tokio::test]

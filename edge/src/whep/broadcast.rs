@@ -4,6 +4,7 @@
 //! source ----> held back until its order is known --as shown---------> picture
 //!         \                                \--B-frames--> Made::Video -^   (from a keyframe on)
 //!          \--> layers (simulcast), while the picture is the source's
+//!           |  rungs of the ladder: Made::Rung, each a track of its own at the source's times
 //!           \-> Opus ------------------------------------------------> sound
 //!            \-> AAC ------------------------------> Made::Opus -------^
 //! ```
@@ -28,6 +29,7 @@ use media_core::{
 use super::{
     clock::{Clock, micros},
     program::is_to_be_made,
+    rate::Meter,
 };
 
 /// How long pictures are held back while nobody knows whether B-frames follow: most sources say so in their first
@@ -60,7 +62,8 @@ pub struct Broadcast {
     aac: bool,
     /// Sources of pictures that have had a keyframe since anything was lost of them.
     decodable: Tracks,
-    made_decodable: bool,
+    /// The same of what is made.
+    made_decodable: [bool; Made::COUNT],
     /// Of what is made, the epoch that its run named.
     joined: [Option<u64>; Made::COUNT],
     /// Of each track, the last time that went out.
@@ -71,6 +74,8 @@ pub struct Broadcast {
     apart: Tracks,
     /// When the newest Sample of each track came.
     heard: [Option<Instant>; TrackId::COUNT],
+    /// What each track takes that goes out.
+    meters: [Meter; TrackId::COUNT],
     out: VecDeque<Outgoing>,
     drops: Drops,
 }
@@ -185,12 +190,13 @@ impl Broadcast {
         match item {
             Item::Join { epoch, .. } => {
                 self.joined[made.index()] = Some(*epoch);
-                self.made_decodable &= made != Made::Video;
+                self.made_decodable[made.index()] = false;
             }
             Item::Sample(sample) if self.is_of_this_run(made, sample) => match made {
                 Made::Video => self.made_picture(sample),
                 Made::Opus if self.aac => self.send(TrackId::AUDIO, sample),
-                Made::Opus | Made::Aac | Made::Rung(_) => {}
+                Made::Rung(number) => self.rung(made, number, sample),
+                Made::Opus | Made::Aac => {}
             },
             _ => {}
         }
@@ -206,15 +212,14 @@ impl Broadcast {
                     held.clear();
                 }
             }
-            Some(Made::Video) => self.made_decodable = false,
-            Some(_) => {}
+            Some(made) => self.made_decodable[made.index()] = false,
         }
     }
 
     /// What is made is read from another place on: which run that is must show itself anew.
     pub fn subscribed(&mut self, made: Made) {
         self.joined[made.index()] = None;
-        self.made_decodable &= made != Made::Video;
+        self.made_decodable[made.index()] = false;
     }
 
     /// Nobody watches any more: the next viewer finds out anew whether it can be made.
@@ -275,6 +280,11 @@ impl Broadcast {
         self.apart
     }
 
+    /// Bits a second of a track, when it takes much.
+    pub fn rate(&self, track: TrackId) -> Option<u64> {
+        self.meters[track.index()].rate()
+    }
+
     /// What was not sent since the last call.
     pub fn take_drops(&mut self) -> Drops {
         std::mem::take(&mut self.drops)
@@ -292,7 +302,7 @@ impl Broadcast {
         self.clock.join();
         self.picture = Picture::default();
         self.decodable = Tracks::default();
-        self.made_decodable = false;
+        self.made_decodable = Default::default();
         self.flowing = Tracks::default();
         self.heard = Default::default();
     }
@@ -365,13 +375,25 @@ impl Broadcast {
         if !matches!(self.picture, Picture::Made { .. }) {
             return;
         }
-        self.made_decodable |= sample.keyframe;
-        if self.made_decodable {
+        if self.is_made_decodable(Made::Video, sample) {
             self.picture = Picture::Made { bridged: false };
             self.send(TrackId::VIDEO, sample);
-        } else {
-            self.drops.undecodable += 1;
         }
+    }
+
+    fn rung(&mut self, made: Made, number: u8, sample: &Arc<Sample>) {
+        if let Some(track) = TrackId::rung(number)
+            && self.is_made_decodable(made, sample)
+        {
+            self.send(track, sample);
+        }
+    }
+
+    fn is_made_decodable(&mut self, made: Made, sample: &Sample) -> bool {
+        let decodable = &mut self.made_decodable[made.index()];
+        *decodable |= sample.keyframe;
+        self.drops.undecodable += u64::from(!*decodable);
+        *decodable
     }
 
     /// A run that was already under way shows whose it is by its time alone.
@@ -403,6 +425,7 @@ impl Broadcast {
             }
         };
         *sent = Some(timestamp);
+        self.meters[track.index()].observe(sample.received, sample.payload.len());
         self.flowing = self.flowing.with(track);
         self.out.push_back(Outgoing { track, timestamp, at_us: micros(timestamp, clock), sample: Arc::clone(sample) });
     }

@@ -14,11 +14,10 @@ use transport::{Closed, Control, Event, Session};
 use super::{
     metrics::Outcome,
     pipeline::{Inner, Lane, Live, Seat, lock, now, sleep_until},
-    viewer::{End, Front, Viewer, shown},
+    rungs::{Selector, Switch, name},
+    viewer::{End, Front, Taken, Viewer},
 };
 
-/// How long a layer is still sent after another was chosen: the new one begins at its next keyframe, which was asked for.
-const SWITCH_WAIT: Duration = Duration::from_secs(10);
 /// How long a session outlives its stream: the `ended` event arrives before the connection closes.
 const FAREWELL: Duration = Duration::from_secs(1);
 /// Event streams of one session at once: one, and the next when the network has changed.
@@ -33,8 +32,8 @@ pub(super) struct Entry {
     pub(super) control: Control,
     pub(super) viewer: Viewer,
     pub(super) live: Arc<Live>,
-    /// The coding of the picture that the viewer chose.
-    pub(super) wanted: watch::Sender<TrackId>,
+    /// The coding of the picture that the viewer chose; `None` leaves it to us.
+    pub(super) wanted: watch::Sender<Option<TrackId>>,
     pub(super) over: watch::Sender<bool>,
     pub(super) event_streams: Arc<Semaphore>,
 }
@@ -72,13 +71,15 @@ pub(super) fn attend(inner: Arc<Inner>, attendance: Attendance) {
         control: attendance.session.control(),
         viewer: attendance.viewer,
         live: Arc::clone(&attendance.seat.0),
-        wanted: watch::channel(TrackId::VIDEO).0,
+        wanted: watch::channel(None).0,
         over: watch::channel(false).0,
         event_streams: Arc::new(Semaphore::new(EVENT_STREAMS_MAX)),
     });
     inner.sessions.insert(attendance.id.clone(), Arc::clone(&entry));
     inner.metrics.viewers.inc();
-    tokio::spawn(Conn { inner, entry, attendance, connected: false, served: false, lane: None, former: None, end: None }.run());
+    let lane = entry.live.lane(TrackId::VIDEO, &inner.engine);
+    let (connected, served, selector) = (false, false, Selector::new());
+    tokio::spawn(Conn { inner, entry, attendance, connected, served, selector, aim: None, lane, next: None, end: None }.run());
 }
 
 struct Conn {
@@ -88,10 +89,13 @@ struct Conn {
     connected: bool,
     /// Something flows to it.
     served: bool,
-    /// Of the layer that it is shown; `None` for the picture itself.
-    lane: Option<(TrackId, Arc<Lane>)>,
-    /// Of the layer before, until the new one's keyframe has come.
-    former: Option<(Arc<Lane>, Instant)>,
+    selector: Selector,
+    /// As the engine knows it.
+    aim: Option<u64>,
+    /// Of the picture that it is sent.
+    lane: Arc<Lane>,
+    /// Of the one that it goes over to, once a keyframe of it has come; and why.
+    next: Option<(Arc<Lane>, Switch)>,
     /// Why it will be closed, and when.
     end: Option<(End, Instant)>,
 }
@@ -100,8 +104,10 @@ impl Conn {
     async fn run(mut self) {
         let (stream, viewer) = (self.stream().clone(), self.attendance.number);
         tracing::debug!(%stream, viewer, "WebRTC viewer answered");
+        self.count_picture(1);
         let closed = self.serve().await;
         self.inner.sessions.remove(&self.attendance.id);
+        self.count_picture(-1);
         self.entry.over.send_replace(true);
         self.inner.metrics.viewers.dec();
         self.inner.metrics.session(if self.connected { Outcome::Watched } else { Outcome::NeverConnected });
@@ -129,7 +135,9 @@ impl Conn {
             tokio::select! {
                 event = self.attendance.session.event() => match event {
                     Some(Event::Connected { peer }) => self.connect(peer),
-                    Some(Event::Frame { .. } | Event::Switched { .. } | Event::Bandwidth { .. }) => {}
+                    Some(Event::Frame { .. }) => {}
+                    Some(Event::Switched { track }) => self.switched(track),
+                    Some(Event::Bandwidth { bitrate }) => self.measured(bitrate),
                     Some(Event::Closed(reason)) => return reason,
                     None => return Closed::ByUs,
                 },
@@ -137,7 +145,7 @@ impl Conn {
                 _ = front.changed() => {}
                 _ = wanted.changed() => {}
                 () = sleep_until(self.end.map(|(_, at)| at)) => return Closed::ByUs,
-                () = sleep_until(self.former.as_ref().map(|(_, at)| *at)) => self.former = None,
+                () = sleep_until(self.selector.poll_timeout(now())) => {}
             }
         }
     }
@@ -148,7 +156,7 @@ impl Conn {
     }
 
     /// Takes what the broadcast shows now, and what the viewer wants.
-    fn look(&mut self, front: &Front, wanted: TrackId) {
+    fn look(&mut self, front: &Front, wanted: Option<TrackId>) {
         if self.end.is_none() {
             self.end = self.attendance.viewer.closes(front).map(|end| (end, now() + FAREWELL));
         }
@@ -156,17 +164,53 @@ impl Conn {
             self.served = true;
             self.inner.metrics.first_frame.observe(now().saturating_duration_since(self.attendance.asked).as_secs_f64());
         }
-        self.show(shown(wanted, front));
-    }
-
-    fn show(&mut self, track: TrackId) {
-        let current = self.lane.as_ref().map_or(TrackId::VIDEO, |(track, _)| *track);
-        if track == current {
+        if self.attendance.viewer.video != Taken::Yes {
             return;
         }
-        let lane = self.entry.live.lane(track, &self.inner.engine);
-        self.entry.control.select(&lane.outgoing, false);
-        let former = self.lane.replace((track, lane));
-        self.former = former.map(|(_, lane)| (lane, now() + SWITCH_WAIT));
+        if let Some(switch) = self.selector.look(now(), front, wanted) {
+            self.go(switch);
+        }
+        let aim = self.selector.aim();
+        if aim != self.aim {
+            self.aim = aim;
+            self.entry.control.aim(aim);
+        }
+    }
+
+    fn go(&mut self, switch: Switch) {
+        let (from, Switch { to, reason, .. }) = (self.selector.current(), switch);
+        tracing::debug!(
+            stream = %self.stream(), viewer = self.attendance.number, from = name(from), rung = name(to), reason = reason.as_str(),
+            "another picture is wanted"
+        );
+        let lane = self.entry.live.lane(to, &self.inner.engine);
+        self.entry.control.select(&lane.outgoing, switch.rests);
+        self.next = (to != from).then_some((lane, switch));
+    }
+
+    fn switched(&mut self, track: u64) {
+        // Another may have been asked for meanwhile.
+        let Some((lane, Switch { reason, .. })) = self.next.take_if(|(lane, _)| lane.outgoing.key() == track) else { return };
+        self.count_picture(-1);
+        self.lane = lane;
+        let before = self.selector.switched();
+        self.count_picture(1);
+        let current = self.selector.current();
+        self.inner.metrics.switched(before, current, reason);
+        tracing::debug!(
+            stream = %self.stream(), viewer = self.attendance.number, from = name(before), rung = name(current),
+            reason = reason.as_str(), "another picture is sent"
+        );
+    }
+
+    fn measured(&mut self, bitrate: u64) {
+        tracing::debug!(stream = %self.stream(), viewer = self.attendance.number, bitrate, "what the way to the viewer carries");
+        self.selector.estimate(bitrate);
+    }
+
+    fn count_picture(&self, viewers: i64) {
+        if self.attendance.viewer.video == Taken::Yes {
+            self.inner.metrics.picture(self.selector.current(), viewers);
+        }
     }
 }

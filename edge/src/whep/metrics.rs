@@ -1,8 +1,12 @@
 //! What WHEP counts. Labels are bounded: results and reasons, never a stream or a viewer.
 
-use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
+use media_core::TrackId;
+use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
-use super::broadcast::Drops;
+use super::{
+    broadcast::Drops,
+    rungs::{Reason, name},
+};
 
 /// From a viewer's offer to media on its way, in seconds.
 const FIRST_FRAME_BUCKETS: [f64; 11] = [0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 5.0, 10.0];
@@ -15,6 +19,8 @@ pub struct Metrics {
     sessions: IntCounterVec,
     dropped: [IntCounter; 4],
     pub unsendable: IntCounter,
+    pictures: IntGaugeVec,
+    switches: IntCounterVec,
 }
 
 /// What became of a viewer's request; each is counted once, when that is known.
@@ -65,6 +71,12 @@ impl Metrics {
                 .buckets(FIRST_FRAME_BUCKETS.to_vec()),
         )?;
         registry.register(Box::new(first_frame.clone()))?;
+        let pictures = Opts::new("codecast_whep_picture_viewers", "WHEP sessions by the picture that they are sent.");
+        let pictures = IntGaugeVec::new(pictures, &["rung"])?;
+        registry.register(Box::new(pictures.clone()))?;
+        let switches = Opts::new("codecast_whep_switches_total", "Viewers that went over to another picture, and why.");
+        let switches = IntCounterVec::new(switches, &["direction", "reason"])?;
+        registry.register(Box::new(switches.clone()))?;
         let dropped = counters("codecast_whep_frames_dropped_total", "Frames not sent to WHEP viewers, by reason.", "reason")?;
         Ok(Self {
             viewers: gauge("codecast_whep_viewers", "WHEP sessions open now.")?,
@@ -72,12 +84,25 @@ impl Metrics {
             first_frame,
             sessions: counters("codecast_whep_sessions_total", "Requests of WHEP viewers, by what became of them.", "result")?,
             dropped: ["undecodable", "reordered", "late", "lagged"].map(|reason| dropped.with_label_values(&[reason])),
+            pictures,
+            switches,
             unsendable: dropped.with_label_values(&["unsendable"]),
         })
     }
 
     pub fn session(&self, outcome: Outcome) {
         self.sessions.with_label_values(&[outcome.as_str()]).inc();
+    }
+
+    /// So many viewers more, or less, of a picture.
+    pub fn picture(&self, track: TrackId, viewers: i64) {
+        self.pictures.with_label_values(&[name(track)]).add(viewers);
+    }
+
+    pub fn switched(&self, from: TrackId, to: TrackId, reason: Reason) {
+        // Ids are in the order of quality: the picture, its layers, rungs from the best on.
+        let direction = if to > from { "down" } else { "up" };
+        self.switches.with_label_values(&[direction, reason.as_str()]).inc();
     }
 
     pub fn dropped(&self, drops: Drops) {

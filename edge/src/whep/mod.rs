@@ -6,7 +6,7 @@
 //!                \-> Front ---------> Events (server-sent), layers, the end
 //! ```
 //!
-//! `broadcast`, `clock`, `packets`, `layers`, `viewer` and `events` decide; `pipeline` (a task a watched stream),
+//! `broadcast`, `clock`, `packets`, `layers`, `rungs`, `rate`, `viewer` and `events` decide; `pipeline` (a task a watched stream),
 //! `conn` (a task a viewer) and `server` (HTTP) wait and send.
 
 mod broadcast;
@@ -18,6 +18,8 @@ mod metrics;
 mod packets;
 mod pipeline;
 mod program;
+mod rate;
+mod rungs;
 mod server;
 #[cfg(test)]
 mod tests;

@@ -15,7 +15,7 @@ const PAYLOAD_BYTES_MAX: usize = 1170;
 
 #[derive(Default)]
 pub struct Packets {
-    /// Of each track, those of the parameters its newest keyframe was coded under.
+    /// Of each lane, those of the parameters its newest keyframe was coded under.
     parameter_sets: [Option<ParameterSets>; TrackId::COUNT],
 }
 
@@ -26,11 +26,11 @@ struct ParameterSets {
 }
 
 impl Packets {
-    /// None where nothing of the Sample can be sent.
-    pub fn payloads(&mut self, sample: &Sample) -> Vec<Bytes> {
+    /// `lane` is the track that viewers see it on. None where nothing of the Sample can be sent.
+    pub fn payloads(&mut self, lane: TrackId, sample: &Sample) -> Vec<Bytes> {
         match &sample.track.parameters {
             Parameters::H264(parameters) if sample.keyframe => {
-                let sets = self.parameter_sets(&sample.track, parameters);
+                let sets = self.parameter_sets(lane, &sample.track, parameters);
                 let (sps, pps): (Vec<&[u8]>, Vec<&[u8]>) =
                     (sets.sps.iter().map(|nal| &nal[..]).collect(), sets.pps.iter().map(|nal| &nal[..]).collect());
                 packetize(&sample.payload, Some((&sps, &pps)), PAYLOAD_BYTES_MAX)
@@ -41,8 +41,8 @@ impl Packets {
         }
     }
 
-    fn parameter_sets(&mut self, track: &Arc<Track>, parameters: &h264::Parameters) -> &ParameterSets {
-        let slot = &mut self.parameter_sets[track.id.index()];
+    fn parameter_sets(&mut self, lane: TrackId, track: &Arc<Track>, parameters: &h264::Parameters) -> &ParameterSets {
+        let slot = &mut self.parameter_sets[lane.index()];
         if slot.as_ref().is_some_and(|known| !Arc::ptr_eq(&known.track, track)) {
             *slot = None;
         }
@@ -68,24 +68,24 @@ mod tests {
     fn a_keyframe_carries_its_parameter_sets() {
         let script = Script::new();
         let mut packets = Packets::default();
-        let payloads = packets.payloads(&script.slice(I, 0, 0));
+        let payloads = packets.payloads(TrackId::VIDEO, &script.slice(I, 0, 0));
         assert_eq!(payloads.len(), 1, "one aggregate");
         assert_eq!(payloads[0][0] & 0x1f, 24, "STAP-A");
         let pps = &RECORD_360P30[36..43];
         assert!(payloads[0].windows(pps.len()).any(|window| window == pps));
         assert_eq!(payloads[0][payloads[0].len() - I.len()..], *I);
-        assert_eq!(packets.payloads(&script.slice(P, 33, 33)), [Bytes::from_static(P)]);
+        assert_eq!(packets.payloads(TrackId::VIDEO, &script.slice(P, 33, 33)), [Bytes::from_static(P)]);
     }
 
     #[test]
     fn large_pictures_are_cut_and_other_parameters_noticed() {
         let script = Script::new();
         let mut packets = Packets::default();
-        packets.payloads(&script.slice(I, 0, 0));
+        packets.payloads(TrackId::VIDEO, &script.slice(I, 0, 0));
         let first = Arc::clone(&packets.parameter_sets[0].as_ref().unwrap().track);
         let large = [&[0x65, 0x88][..], &[0xaa; 5000]].concat();
         let track = video_track(TrackId::VIDEO, 720);
-        let payloads = packets.payloads(&script.sample(&track, Timestamp::ZERO, true, access_unit(&[&large]), 0));
+        let payloads = packets.payloads(TrackId::VIDEO, &script.sample(&track, Timestamp::ZERO, true, access_unit(&[&large]), 0));
         assert!(payloads.len() > 4 && payloads.iter().all(|payload| payload.len() <= PAYLOAD_BYTES_MAX));
         assert!(!Arc::ptr_eq(&first, &packets.parameter_sets[0].as_ref().unwrap().track));
     }
@@ -112,7 +112,7 @@ mod tests {
     fn sound_goes_as_it_is() {
         let script = Script::new();
         let sample = script.opus(0, 0);
-        assert_eq!(Packets::default().payloads(&sample), std::slice::from_ref(&sample.payload));
-        assert!(Packets::default().payloads(&script.aac(0, 0)).is_empty());
+        assert_eq!(Packets::default().payloads(TrackId::AUDIO, &sample), std::slice::from_ref(&sample.payload));
+        assert!(Packets::default().payloads(TrackId::AUDIO, &script.aac(0, 0)).is_empty());
     }
 }

@@ -10,12 +10,12 @@ use std::{
 };
 
 use media_core::{
-    Cursor, Item, Registry, Stream, StreamName, TrackId,
+    Cursor, Item, Registry, Rung, Stream, StreamName, TrackId,
     fanout::Next,
     stream::{Demand, Made, Making},
 };
 use tokio::{
-    sync::{Semaphore, watch},
+    sync::{Notify, Semaphore, watch},
     task::AbortHandle,
     time::MissedTickBehavior,
 };
@@ -25,11 +25,12 @@ use transport::{
 };
 
 use super::{
-    broadcast::Broadcast,
+    broadcast::{Broadcast, Tracks},
     conn::Sessions,
     layers,
     metrics::Metrics,
     packets::Packets,
+    rungs::{self, Candidate, candidates},
     viewer::{End, Front},
 };
 
@@ -75,6 +76,8 @@ pub(super) struct Live {
     pub(super) stream: Arc<Stream>,
     pub(super) front: watch::Sender<Front>,
     lanes: Mutex<Lanes>,
+    /// There is another lane: what it shows may have to be made.
+    opened: Notify,
     seats: watch::Sender<usize>,
 }
 
@@ -156,26 +159,45 @@ fn remove(broadcasts: &mut HashMap<StreamName, Arc<Live>>, live: &Arc<Live>) {
 
 impl Live {
     fn new(stream: Arc<Stream>, engine: &Engine) -> Self {
-        let live =
-            Self { stream, front: watch::channel(Front::default()).0, lanes: Mutex::default(), seats: watch::channel(0).0 };
+        let live = Self {
+            stream,
+            front: watch::channel(Front::default()).0,
+            lanes: Mutex::default(),
+            opened: Notify::new(),
+            seats: watch::channel(0).0,
+        };
         // Both are there from the start, so that their history is.
         live.lane(TrackId::VIDEO, engine);
         live.lane(TrackId::AUDIO, engine);
         live
     }
 
-    /// The lane of a track; that of a layer starts when the first viewer chooses it.
+    /// The lane of a track; that of a layer or a rung starts when the first viewer goes there.
     pub(super) fn lane(&self, track: TrackId, engine: &Engine) -> Arc<Lane> {
         let mut lanes = lock(&self.lanes);
-        let lane = lanes[track.index()].get_or_insert_with(|| Arc::new(Lane::new(&self.stream, track, engine)));
+        let lane = lanes[track.index()].get_or_insert_with(|| {
+            self.opened.notify_one();
+            Arc::new(Lane::new(&self.stream, track, engine))
+        });
         Arc::clone(lane)
     }
 
-    /// A layer that nobody watches any more is not packetised. Who watches holds its lane.
-    fn drop_idle_layers(&self) {
+    fn has_lane(&self, track: TrackId) -> bool {
+        lock(&self.lanes)[track.index()].is_some()
+    }
+
+    /// What can be made of the picture for who wants less of it.
+    pub(super) fn rungs(&self) -> Vec<Rung> {
+        let unavailable = |made| matches!(self.stream.making(made), Making::Unavailable(_));
+        rungs::all().filter(|(_, made)| !unavailable(*made)).filter_map(|(_, made)| self.stream.rung(made)).collect()
+    }
+
+    /// A layer or a rung that nobody watches any more is not packetised. Who watches holds its lane, and so does who waits
+    /// for it.
+    fn drop_idle_lanes(&self) {
         let mut lanes = lock(&self.lanes);
-        for layer in (0..TrackId::LAYERS_MAX).filter_map(TrackId::layer) {
-            let lane = &mut lanes[layer.index()];
+        for track in TrackId::ALL.into_iter().filter(|track| track.is_layer() || track.is_rung()) {
+            let lane = &mut lanes[track.index()];
             if lane.as_ref().is_some_and(|lane| Arc::strong_count(lane) == 1) {
                 *lane = None;
             }
@@ -284,6 +306,7 @@ impl Task {
                     Next::Closed => self.feeds.retain(|feed| feed.made != made),
                 },
                 _ = seats.changed() => self.until = None,
+                () = self.live.opened.notified() => {}
                 _ = tick.tick() => self.tick(),
                 () = sleep_until(self.until) => if self.inner.close_unless_watched(&self.live) {
                     return (None, "nobody watches");
@@ -308,8 +331,10 @@ impl Task {
         if !watched && self.until.is_none() {
             self.until = Some(now() + LINGER);
         }
-        for made in [Made::Video, Made::Opus] {
-            let wanted = watched && self.broadcast.wants(made);
+        let rungs = rungs::all().map(|(track, made)| (made, self.live.has_lane(track)));
+        let ours = [Made::Video, Made::Opus].map(|made| (made, self.broadcast.wants(made)));
+        for (made, wanted) in ours.into_iter().chain(rungs).collect::<Vec<_>>() {
+            let wanted = watched && wanted;
             let known = self.feeds.iter().position(|feed| feed.made == made);
             match (wanted, known) {
                 (true, None) => self.demand(made),
@@ -356,7 +381,7 @@ impl Task {
         let lanes = lock(&self.live.lanes).clone();
         while let Some(out) = self.broadcast.poll_outgoing() {
             let Some(lane) = &lanes[out.track.index()] else { continue };
-            match self.packets.payloads(&out.sample) {
+            match self.packets.payloads(out.track, &out.sample) {
                 payloads if payloads.is_empty() => self.inner.metrics.unsendable.inc(),
                 payloads => lane.outgoing.push(OutFrame {
                     timestamp: out.timestamp,
@@ -377,7 +402,7 @@ impl Task {
                 }
             }
         }
-        self.live.drop_idle_layers();
+        self.live.drop_idle_lanes();
         self.layers_changed = true;
         self.inner.metrics.dropped(self.broadcast.take_drops());
     }
@@ -391,15 +416,29 @@ impl Task {
         if !moved && !std::mem::take(&mut self.layers_changed) {
             return;
         }
-        let layers = layers::document(&self.live.stream.present(), pictures);
+        let rungs = self.live.rungs();
+        let layers = layers::document(&self.live.stream.present(), pictures, &rungs);
         let layers = if *layers == *known.layers { Arc::clone(&known.layers) } else { layers.into() };
-        let front = Front { flowing, pictures, apart, layers, refused, ended: known.ended };
+        let candidates = self.candidates(pictures.except(apart), &rungs, &known);
+        let front = Front { flowing, pictures, apart, candidates, layers, refused, ended: known.ended };
         self.live.front.send_if_modified(|shown| {
             front != *shown && {
                 *shown = front;
                 true
             }
         });
+    }
+}
+
+impl Task {
+    /// What viewers are given without choosing it.
+    fn candidates(&self, pictures: Tracks, rungs: &[Rung], known: &Front) -> Arc<[Candidate]> {
+        let pictures = TrackId::ALL.into_iter().filter(|track| pictures.has(*track));
+        let pictures = pictures.map(|track| (track, self.broadcast.rate(track)));
+        let rungs = rungs.iter().map(|rung| (rung.id, u64::from(rung.setting.bitrate)));
+        let sound = self.broadcast.rate(TrackId::AUDIO).unwrap_or(0);
+        let all = candidates(pictures, rungs, sound, &known.candidates);
+        if all == *known.candidates { Arc::clone(&known.candidates) } else { all.into() }
     }
 }
 

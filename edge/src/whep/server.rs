@@ -292,16 +292,17 @@ async fn choose_layer(
         return Err(Problem::conflict("this session has no picture"));
     }
     let pictures = entry.live.front.borrow().pictures;
-    let wanted = layers::choose(&body?.0, &entry.live.stream.present(), pictures).map_err(|error| match error {
-        layers::Error::NotAChoice => Problem::malformed(&error.to_string()),
-        layers::Error::NoSuchLayer => Problem::conflict(&error.to_string()),
-    })?;
+    let wanted =
+        layers::choose(&body?.0, &entry.live.stream.present(), pictures, &entry.live.rungs()).map_err(|error| match error {
+            layers::Error::NotAChoice => Problem::malformed(&error.to_string()),
+            layers::Error::NoSuchLayer => Problem::conflict(&error.to_string()),
+        })?;
     entry.wanted.send_replace(wanted);
     Ok(StatusCode::OK.into_response())
 }
 
 async fn leave_layer(State(inner): Shared, Path((stream, session)): Path<(String, String)>) -> Answer {
-    find(&inner, &stream, &session)?.wanted.send_replace(TrackId::VIDEO);
+    find(&inner, &stream, &session)?.wanted.send_replace(None);
     Ok(StatusCode::OK.into_response())
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use media_core::TrackId;
 
-use super::broadcast::Tracks;
+use super::{broadcast::Tracks, rungs::Candidate};
 
 /// What a broadcast shows to its viewers beside media.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -15,6 +15,8 @@ pub struct Front {
     pub pictures: Tracks,
     /// Those of them that are no layers: nobody is given one who did not choose it.
     pub apart: Tracks,
+    /// Pictures that a viewer is given as its way carries them, best first.
+    pub candidates: Arc<[Candidate]>,
     /// The layers document; empty until there is something to choose from.
     pub layers: Arc<str>,
     /// The picture would have to be made, and cannot be.

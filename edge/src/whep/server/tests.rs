@@ -311,10 +311,10 @@ async fn layers_are_chosen() {
     let medium = TrackId::layer(0).unwrap();
     eventually(|| entry.live.front.borrow().pictures.has(medium)).await;
     assert_eq!(choose(r#"{"mediaId":"0","encodingId":"m"}"#).await, 200);
-    assert_eq!(*entry.wanted.borrow(), medium);
+    assert_eq!(*entry.wanted.borrow(), Some(medium));
     // Of the layer a keyframe is needed now: its history starts empty.
     assert_eq!(desk.send(Request::delete(&layer), "").await.status(), 200);
-    assert_eq!(*entry.wanted.borrow(), TrackId::VIDEO);
+    assert_eq!(*entry.wanted.borrow(), None);
     assert!(entry.live.front.borrow().layers.contains(r#""encodingId":"m""#));
 }
 
