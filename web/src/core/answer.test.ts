@@ -33,6 +33,10 @@ test('events: layers and reasons, or nothing', () => {
   expect(parseLayers('{"layers":[{"encodingId":"h","width":1280,"height":720,"active":true},{"encodingId":"l","active":false},{"width":1},3]}')).toEqual([
     { encodingId: 'h', width: 1280, height: 720, active: true }, { encodingId: 'l', width: null, height: null, active: false },
   ]);
+  expect(parseLayers('{"layers":[{"encodingId":"rung-3","width":640,"height":360,"active":true,"framesPerSecond":10,"bitsPerSecond":8e5},{"encodingId":"x","framesPerSecond":"9"}]}')).toEqual([
+    { encodingId: 'rung-3', width: 640, height: 360, active: true, framesPerSecond: 10, bitsPerSecond: 800_000 },
+    { encodingId: 'x', width: null, height: null, active: true },
+  ]);
   for (const text of ['', '{}', 'null', '{"layers":4}']) expect(parseLayers(text)).toEqual([]);
   expect([parseReason('{"reason":"codec-changed"}'), parseReason('{}'), parseReason('x')]).toEqual(['codec-changed', '', '']);
 });

@@ -69,7 +69,7 @@ function detailOf(body: string): string {
 export const isFinal = ({ status }: Refusal): boolean =>
   (status >= 400 && status < 500 && ![404, 408, 409, 425, 429].includes(status)) || status === 501 || status === 505;
 
-/** One of the encodings a publisher sends of the same picture. */
+/** One of the encodings of the same picture: a publisher's layer, or a rung of the server's ladder. */
 export interface Layer {
   encodingId: string;
   width: number | null;
@@ -80,14 +80,15 @@ export interface Layer {
   bitsPerSecond?: number;
 }
 
-/** No publisher sends more, and no menu should be longer. */
-const LAYERS_MAX = 8;
+/** As many layers as a publisher may send, and six rungs: no menu should be longer. */
+const LAYERS_MAX = 14;
 
 export function parseLayers(text: string): Layer[] {
   const listed = record(parse(text)).layers;
   if (!Array.isArray(listed)) return [];
   return listed.map(record).filter(({ encodingId }) => typeof encodingId === 'string').slice(0, LAYERS_MAX).map((one) => ({
     encodingId: one.encodingId as string, width: number(one.width), height: number(one.height), active: one.active !== false,
+    ...optional('framesPerSecond', one), ...optional('bitsPerSecond', one),
   }));
 }
 
@@ -98,6 +99,8 @@ export function parseReason(text: string): string {
 }
 
 const record = (value: unknown): Record<string, unknown> => (typeof value === 'object' && value !== null ? value as Record<string, unknown> : {});
+const optional = <Name extends string>(name: Name, { [name]: value }: Record<string, unknown>): { [key in Name]?: number } =>
+  (number(value) === null ? {} : { [name]: value } as { [key in Name]?: number });
 const number = (value: unknown): number | null => (typeof value === 'number' && Number.isFinite(value) ? value : null);
 
 function parse(text: string): unknown {
