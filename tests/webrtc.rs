@@ -430,3 +430,67 @@ fn a_client_that_asks_first_whether_to_send_is_told_to() {
     assert_eq!(answer.status, 201, "{}", answer.text());
     assert!(answer.text().contains("a=setup:active"), "ffmpeg waits for our ClientHello");
 }
+
+/// Milliseconds since 1970, as a browser tells them.
+fn wall_ms() -> f64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64() * 1000.0)
+}
+
+/// The first moment from `from` on at which a viewer saw a picture of a width that `is` is true of; seconds after that.
+fn seen_after(samples: &[Value], from: f64, is: impl Fn(f64) -> bool) -> Option<f64> {
+    let mut after = samples.iter().filter(|sample| sample["at"].as_f64() >= Some(from));
+    let found = after.find(|sample| sample["frameWidth"].as_f64().is_some_and(&is))?;
+    found["at"].as_f64().map(|at| (at - from) / 1000.0)
+}
+
+#[test]
+fn a_viewer_is_given_the_rung_that_its_way_carries() {
+    let _turn = Turn::take();
+    let clips = Clips::new();
+    let coding = "-f lavfi -i testsrc2=s=1280x720:r=30,noise=alls=12:allf=t -f lavfi -i sine=r=48000 -c:v libx264 -preset ultrafast \
+                  -tune zerolatency -pix_fmt yuv420p -g 60 -b:v 3000k -maxrate 3000k -bufsize 1500k -c:a aac";
+    let clip = clips.encode("three-megabits", 20, coding);
+    let bound = Bound::new();
+    let server = Launch::new("[transcode]\nladder = \"360p 1200k, 270p 600k, 180p 300k\"\n")
+        .env("CODECAST_WEBRTC_ADVERTISE", &bound.address().to_string())
+        .env("CODECAST_WEBRTC_TCP", "off")
+        .start();
+    let relay = bound.start(server.webrtc);
+    let _publisher = publish(&clip, &server.rtmp_with_key());
+    server.playable(&server.stream);
+    let mut viewer = Program::start(node("tools/webrtc-rungs.mjs", &[&server.http_url, &server.stream, "60"]));
+    within(Duration::from_secs(40), "the viewer watches", || viewer.said().contains("\"watching\":true").then_some(()));
+    relay.set(Weather { delay: Duration::from_millis(15), ..Weather::default() });
+    common::real::away(Duration::from_secs(12));
+    let limited = wall_ms();
+    relay.set(Weather { delay: Duration::from_millis(15), rate: 1_000_000, ..Weather::default() });
+    common::real::away(Duration::from_secs(15));
+    let lifted = wall_ms();
+    relay.set(Weather { delay: Duration::from_millis(15), ..Weather::default() });
+    viewer.finish(Duration::from_secs(90));
+    let said = viewer.said();
+    let told: Value = said.lines().last().and_then(|line| serde_json::from_str(line).ok()).unwrap_or_default();
+    let samples = told["samples"].as_array().cloned().unwrap_or_default();
+    let down = seen_after(&samples, limited, |width| width < 1280.0);
+    let up = seen_after(&samples, lifted, |width| width == 1280.0);
+    let at = |from: f64| samples.iter().rfind(|sample| sample["at"].as_f64() <= Some(from)).cloned().unwrap_or_default();
+    let freezes = |from, to| {
+        let of = |sample: Value| sample["totalFreezesDuration"].as_f64().unwrap_or(0.0);
+        of(at(to)) - of(at(from))
+    };
+    let [falling, limping, rising] =
+        [freezes(limited, limited + 5000.0), freezes(limited + 5000.0, lifted), freezes(lifted, lifted + 30_000.0)];
+    println!("down after {down:?} s, up after {up:?} s; frozen for {falling:.2}, then {limping:.2} and {rising:.2} s");
+    assert!(down.is_some_and(|seconds| seconds < 3.0), "down after {down:?} s");
+    assert!(up.is_some_and(|seconds| seconds < 22.0), "up after {up:?} s");
+    assert!(falling < 2.5 && limping < 1.0 && rising < 0.5, "frozen for {falling:.2}, then {limping:.2} and {rising:.2} s");
+    // Sequence numbers went on: what a jump of them would leave out counts as lost.
+    let lost = |sample: &Value| sample["packetsLost"].as_f64().unwrap_or(0.0);
+    let later = samples.last().map_or(f64::MAX, lost) - lost(&at(limited + 4000.0));
+    assert!(later < 200.0, "{later} packets lost after going down");
+    assert!(server.metric("codecast_webrtc_probes_total") >= 1.0, "more than is sent was tried");
+    let went = |direction: &str| {
+        server.metric(&format!("codecast_whep_switches_total{{direction=\"{direction}\",reason=\"bandwidth\"}}"))
+    };
+    assert!(went("down") >= 1.0 && went("up") >= 1.0);
+}
