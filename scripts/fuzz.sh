@@ -9,7 +9,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 . "$here/stage.sh"
 cd "$here/.."
 
-all=(stun sdp rtcp depacketize depacketize_hevc depacketize_av1 receiver session wire flv_tag rtmp_session
+all=(stun sdp rtcp depacketize depacketize_hevc depacketize_av1 receiver bandwidth session wire flv_tag rtmp_session
     srt transport_stream chunk amf0 codec_headers directives)
 seconds=60
 targets=()

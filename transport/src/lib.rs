@@ -10,6 +10,7 @@
 //! streams, rungs or playlists. Its threads, the shards, know of each other by `directory.rs` alone.
 //! `engine`, `inbox`, `listener`, `udp` and `tcp` are its shells; all else is sans-IO.
 
+pub mod bandwidth_fuzz;
 mod directory;
 mod dtls;
 mod engine;

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use transport::{rtp, sdp, session_fuzz, stun};
+use transport::{bandwidth_fuzz, rtp, sdp, session_fuzz, stun};
 
 /// An input takes milliseconds: one that takes so long never ends.
 const WAIT: Duration = Duration::from_secs(20);
@@ -75,6 +75,11 @@ fn depacketize_av1_holds() {
 #[test]
 fn receiver_holds() {
     replay("receiver", |data| rtp::fuzz::receiver(Instant::now(), data));
+}
+
+#[test]
+fn bandwidth_holds() {
+    replay("bandwidth", |data| bandwidth_fuzz::fuzz(Instant::now(), data));
 }
 
 #[test]
