@@ -94,6 +94,9 @@ function settings(mode: HlsMode): Partial<HlsConfig> {
     startFragPrefetch: true,
     testBandwidth: false,
     abrEwmaDefaultEstimate: 12_000_000, // goes on with what it began with
+    // Half-lives in seconds of what is measured (shell/warm.ts): what is in hand lasts 0.6 s.
+    abrEwmaFastLive: 0.5,
+    abrEwmaSlowLive: 2,
     manifestLoadPolicy: loadPolicy(10_000, 10_000),
     playlistLoadPolicy: loadPolicy(6000, 8000),
     fragLoadPolicy: loadPolicy(6000, 20_000),

@@ -9,6 +9,13 @@ import { mediaSeconds } from '../core/playlist';
 const WARM_MS = 6000;
 /** Between two requests for one that is not there yet. */
 const AGAIN_MS = 500;
+/**
+ * After going down a player stays for a while: what it has in hand is used up, and the small Parts of a slow rung say little of the
+ * line.
+ */
+const STAY_MS = 4000;
+const ENOUGH = 2;
+const COUNTED_MS = 200;
 /** What a rung has to have more than the player is behind the live edge. */
 const SPARE_S = 0.5;
 
@@ -21,18 +28,46 @@ export class Warm extends AbrController {
   private static readonly known = new WeakMap<Hls, Warm>();
   private readonly warmth = new Map<string, Warmth>();
 
+  private level = -1;
+  private wentDownMs = -Infinity;
   /** Nothing was loaded yet. */
   private starting = true;
 
   constructor(hls: Hls) {
     super(hls);
     Warm.known.set(hls, this);
+    this.measureAsNeeded();
     hls.on(Events.FRAG_BUFFERED, () => { this.starting = false; });
+    hls.on(Events.LEVEL_SWITCHING, (_, { level }) => {
+      if (level < this.level) this.wentDownMs = performance.now();
+      this.level = level;
+    });
     // A stream that is seconds old has a gap before its first segment, and hls.js tries that. It is nobody's fault, and no reason to
     // shun the publisher's own picture for half a minute (error-controller.ts).
     hls.on(Events.ERROR, (_, { details }) => {
       if (details === ErrorDetails.FRAG_GAP) for (const level of hls.levels) level.loadError = 0;
     });
+  }
+
+  override resetEstimator(estimate?: number): void {
+    super.resetEstimator(estimate);
+    this.measureAsNeeded();
+  }
+
+  /**
+   * hls.js weighs what it measures by the time that loading took: Parts come in a few milliseconds, and a line that is good again is
+   * believed after a minute. Each counts for as long as a Part lasts. And more than twice the dearest rung is as good as twice: an
+   * average of hundreds of Mbit/s takes seconds to notice that a line gave out.
+   */
+  private measureAsNeeded(): void {
+    const estimator = this.bwEstimator;
+    const sample = estimator.sample.bind(estimator);
+    estimator.sample = (durationMs, bytes) => {
+      const most = Math.max(...this.hls.levels.map(({ bitrate }) => bitrate), 0) * ENOUGH / 8000;
+      const perMs = bytes / Math.max(durationMs, 1);
+      const countedMs = Math.max(durationMs, COUNTED_MS);
+      sample(countedMs, countedMs * (most > 0 ? Math.min(perMs, most) : perMs));
+    };
   }
 
   /** Of a player: hls.js makes it and shows it to nobody. */
@@ -78,9 +113,12 @@ export class Warm extends AbrController {
   /** The one that is meant, or the best below it that is there; never another way than the one that is meant. */
   private there(meant: number): number {
     if (this.starting && this.hls.startLevel >= 0) return this.hls.startLevel;
-    if (meant < 0 || this.isReady(meant)) return meant;
-    this.warm(meant);
+    if (meant < 0) return meant;
     const now = this.hls.loadLevel;
+    const soon = meant > now && performance.now() - this.wentDownMs < STAY_MS;
+    if (this.isReady(meant)) return soon ? now : meant;
+    this.warm(meant);
+    if (soon) return now;
     for (let index = meant - 1; index >= 0; index--) {
       if (this.isReady(index)) return meant > now ? Math.max(index, now) : index;
     }
