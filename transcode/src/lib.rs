@@ -20,6 +20,7 @@ mod budget;
 mod conn;
 mod metrics;
 mod pipeline;
+mod reading;
 mod usage;
 
 pub use pipeline::{Config, Transcoder, cores, find_program};

@@ -2,7 +2,6 @@
 //! waits on demands, windows, the child, timers and the drain; what is sent and pushed is decided in `lane`.
 
 use std::{
-    collections::VecDeque,
     env,
     future::poll_fn,
     path::{Path, PathBuf},
@@ -12,7 +11,7 @@ use std::{
 };
 
 use media_core::{
-    Cursor, Item, Stream, Timestamp, TrackId,
+    Item, Stream, Timestamp, TrackId,
     codec::h264,
     fanout::Next,
     stream::{Asked, Made, Making, Present},
@@ -26,15 +25,14 @@ use tracing::{info, warn};
 use crate::{
     budget::{Budget, Cost, Owner},
     conn::{Ended, Worker},
-    lane::{self, Histories, Lane},
+    lane::{Histories, Lane},
     metrics::Metrics,
+    reading::{self, Reading, is_fed, lanes_of},
     usage::Usage,
-    wire::{self, AAC_LANE, LANES, LaneId, OPUS_LANE, Order, PICTURE_LANES, Picture, Report, Wish},
+    wire::{self, LANES, LaneId, Order, PICTURE_LANES, Picture, Report, Wish},
 };
 
 const PROGRAM: &str = "codecast-transcode";
-/// Items read from the window at once.
-const BATCH: usize = 64;
 /// How often a stream looks at its timers; also how late it may notice that a source fits a demand.
 const TICK: Duration = Duration::from_millis(100);
 /// How long a child may take to load GStreamer: the first start on a machine reads all plugins.
@@ -151,18 +149,6 @@ struct Output {
     /// Where it was made until a cut, and what comes after that from `lane` meanwhile.
     leaving: Option<LaneId>,
     held: Vec<Report>,
-}
-
-/// A lane and its place in the source's window.
-struct Reading {
-    lane: Lane,
-    cursor: Cursor<Item>,
-    unhandled: VecDeque<Item>,
-    opened: Instant,
-    /// Since when the next Item, a keyframe, waits to be decided.
-    undecided: Option<Instant>,
-    /// When something came last.
-    heard: Instant,
 }
 
 struct Running {
@@ -454,7 +440,7 @@ impl Task {
             let mut free = lanes_of(group[0]);
             // Where all are taken it is tried again with the next tick: they catch up in seconds.
             let Some(id) = free.find(|id| self.lanes[usize::from(*id)].is_none()) else { continue };
-            let (epoch, cursor, unhandled) = begin(&self.stream, &group, &self.histories);
+            let (epoch, cursor, unhandled) = reading::begin(&self.stream, &group, &self.histories);
             let lane = Lane::new(id, group[0], epoch, now);
             self.lanes[usize::from(id)] = Some(Reading { lane, cursor, unhandled, opened: now, undecided: None, heard: now });
             group.iter().try_for_each(|made| self.make(id, *made, self.wish(*made, present)))?;
@@ -538,24 +524,26 @@ impl Task {
     /// Before a lane takes a keyframe at which a segment begins: whatever has caught up with the oldest lane goes on in that one
     /// from here on. False: it waits for the oldest.
     fn meet(&mut self, id: LaneId, pts: Timestamp, now: Instant) -> Result<bool, String> {
-        let reading = |lanes: &'_ [Option<Reading>; LANES], id: LaneId| lanes[usize::from(id)].as_ref().map(Reading::position);
+        let place = |lanes: &[Option<Reading>; LANES], id: LaneId| lanes[usize::from(id)].as_ref().map(Reading::position);
         let live = |reading: &&Reading| reading.lane.kind().is_picture() && reading.lane.is_live();
         let oldest =
             self.lanes.iter().flatten().filter(live).min_by_key(|reading| reading.opened).map(|reading| reading.lane.id());
         let Some(oldest) = oldest else { return Ok(true) };
         if oldest != id {
             let waits = self.lanes[usize::from(id)].as_ref().filter(live).is_some();
-            return Ok(!waits || reading(&self.lanes, oldest) > reading(&self.lanes, id));
+            return Ok(!waits || place(&self.lanes, oldest) > place(&self.lanes, id));
         }
         for other in PICTURE_LANES.filter(|other| *other != id) {
             if self.lanes[usize::from(other)].as_ref().filter(live).is_none() {
                 continue;
             }
-            if let Some(reading) = &mut self.lanes[usize::from(other)] {
-                let _ = reading.poll(&mut Context::from_waker(Waker::noop()));
+            if let Some(reading) = &mut self.lanes[usize::from(other)]
+                && let Poll::Ready(Next::Lagged(_)) = reading.poll(&mut Context::from_waker(Waker::noop()))
+            {
+                reading.lane.handle_lag();
             }
             self.feed(other, now)?;
-            if reading(&self.lanes, other) == reading(&self.lanes, id) {
+            if place(&self.lanes, other) == place(&self.lanes, id) {
                 self.hand_over(other, id, pts)?;
             }
         }
@@ -756,77 +744,6 @@ impl Task {
         if !starts && self.failures >= START_FAILURES_MAX {
             self.failures = 0;
             self.lack(&format!("{PROGRAM} ends before it has started ({reason}): the log tells what it wrote"), now);
-        }
-    }
-}
-
-impl Reading {
-    /// Reads on where nothing read before is left.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
-        if !self.unhandled.is_empty() || self.lane.is_full() {
-            return Poll::Pending;
-        }
-        let mut items = Vec::new();
-        let next = self.cursor.poll_next(cx, &mut items, BATCH);
-        self.unhandled.extend(items);
-        next
-    }
-
-    /// Of the next Item, in the stream's window.
-    fn position(&self) -> u64 {
-        self.cursor.position() - self.unhandled.len() as u64
-    }
-
-    /// When it is shown, if the next Item is a keyframe of what pictures are made of.
-    fn next_keyframe(&self) -> Option<Timestamp> {
-        match self.unhandled.front() {
-            Some(Item::Sample(sample)) if self.lane.kind().is_picture() && sample.track.id == TrackId::VIDEO => {
-                sample.keyframe.then_some(sample.pts)
-            }
-            _ => None,
-        }
-    }
-}
-
-fn lanes_of(made: Made) -> std::ops::Range<LaneId> {
-    match made {
-        Made::Opus => OPUS_LANE..OPUS_LANE + 1,
-        Made::Aac => AAC_LANE..AAC_LANE + 1,
-        Made::Video | Made::Rung(_) => PICTURE_LANES,
-    }
-}
-
-fn is_fed(made: Made, present: &Present) -> bool {
-    present.epoch.is_some() && present.tracks.iter().flatten().any(|track| lane::feeds(made, track))
-}
-
-/// Where a lane of these outputs begins to read, with all that is there already, and the epoch of the first of it.
-fn begin(stream: &Stream, group: &[Made], histories: &Histories) -> (Option<u64>, Cursor<Item>, VecDeque<Item>) {
-    loop {
-        let epoch = stream.present().epoch;
-        let mut cursor = match group[0] {
-            // WebRTC has no use for sound of the past.
-            Made::Opus => stream.subscribe(),
-            Made::Aac => stream.subscribe_at_keyframe(),
-            // The open segment of those who package is to be whole.
-            Made::Video | Made::Rung(_) => match epoch.and_then(|epoch| stream.begin_of(group[0], epoch)) {
-                Some(cut) => {
-                    let resumed = group.iter().map(|made| histories[made.index()].resumable(epoch, cut).unwrap_or(cut));
-                    stream.subscribe_before(resumed.fold(cut, Timestamp::min))
-                }
-                None => stream.subscribe_at_keyframe(),
-            },
-        };
-        let mut items = Vec::new();
-        let _ = cursor.poll_next(&mut Context::from_waker(Waker::noop()), &mut items, usize::MAX);
-        // The newest keyframe may be an old publisher's: what lies before a `Join` is another epoch's.
-        let join = items.iter().rposition(|item| matches!(item, Item::Join { .. }));
-        if let Some(join) = join {
-            return (None, cursor, items.split_off(join).into());
-        }
-        // Somebody came or went between the two looks: look again.
-        if stream.present().epoch == epoch {
-            return (epoch, cursor, items.into());
         }
     }
 }
