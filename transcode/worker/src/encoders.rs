@@ -136,3 +136,10 @@ impl Encoders {
 pub fn lacks_h264() -> Option<&'static str> {
     ENCODERS.iter().all(|encoder| !is_installed(encoder.element)).then_some("x264enc")
 }
+
+/// The first is there and cannot be set up, as an element of another version.
+#[cfg(test)]
+pub const FIRST_FAILS: [Encoder; 2] = [
+    Encoder { element: "identity", format: "I420", describe: |_| "no-such-property=1".to_owned(), behind: HIGH, bitrate_unit: 1 },
+    Encoder { element: "x264enc", format: "I420", describe: x264, behind: HIGH, bitrate_unit: 1000 },
+];

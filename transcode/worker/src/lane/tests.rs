@@ -1,4 +1,4 @@
-//! A lane whose decoder fails.
+//! A lane whose decoder or encoder fails.
 
 use std::{sync::mpsc, time::Duration};
 
@@ -6,7 +6,7 @@ use gst::prelude::*;
 use media_core::{Parameters, TrackId, codec::h264};
 
 use super::*;
-use crate::{chain, decoders::Decoder};
+use crate::{chain, decoders::Decoder, encoders::FIRST_FAILS};
 
 const PICTURES: LaneId = PICTURE_LANES.start;
 
@@ -108,4 +108,19 @@ fn one_that_failed_is_taken_again_where_the_others_failed_as_often() {
     assert_ne!(first, second, "OpenH264's decoder comes with the plugins that `make test` installs");
     decoders.demote(second, "a test");
     assert_eq!(best(&decoders), first);
+}
+
+#[test]
+fn an_encoder_that_does_not_start_gives_way_to_the_next() {
+    let (track, clip) = clip();
+    let encoders = Arc::new(Encoders::among(&FIRST_FAILS));
+    assert_eq!(encoders.all()[0].element, "identity");
+    let (reports, told) = mpsc::sync_channel(4096);
+    let mut lane = Lane::new(PICTURES, Arc::clone(&encoders), reports);
+    lane.handle(Order::Make(PICTURES, Made::Video, Wish::default())).unwrap();
+    lane.handle(Order::Track(PICTURES, track)).unwrap();
+    clip.into_iter().take(60).for_each(|coded| lane.handle(Order::Sample(PICTURES, coded)).unwrap());
+    lane.handle(Order::End(PICTURES)).unwrap();
+    let made = told.try_iter().filter(|report| matches!(report, Report::Sample(..))).count();
+    assert_eq!((made, encoders.all()[0].element), (60, "x264enc"), "and the next run begins with that one");
 }
