@@ -323,7 +323,9 @@ impl Task {
     /// What had to make room for something else is made no longer; and what children cost is learnt.
     fn keep_to_the_budget(&mut self, now: Instant) -> Result<(), String> {
         for made in Made::ALL.into_iter().filter(|made| made.is_picture()) {
-            if self.outputs[made.index()].lane.is_some() && !self.shared.budget.holds(self.owner, made) {
+            let lane = self.outputs[made.index()].lane.and_then(|id| self.lanes[usize::from(id)].as_ref());
+            let is_made = lane.is_some_and(|reading| !reading.lane.is_closing());
+            if is_made && !self.shared.budget.holds(self.owner, made) {
                 self.leave(made)?;
                 self.go_without(made, now);
             }
@@ -611,7 +613,10 @@ impl Task {
         };
         let verdict = reading.lane.handle_report(report, now, &mut self.histories).map_err(|e| e.to_string())?;
         for (made, item) in verdict.push {
-            if self.outputs[made.index()].lane.is_some() && matches!(item, Item::Sample(_)) {
+            let Output { lane, missing_until, .. } = &self.outputs[made.index()];
+            // Of one that was just given up, the last pictures may still be coming.
+            let is_made = lane.is_some() && missing_until.is_none_or(|until| now >= until);
+            if is_made && matches!(item, Item::Sample(_)) {
                 self.stream.set_making(made, Making::Running);
                 if let Some(latency) = verdict.latency {
                     self.shared.metrics.latency(made).observe(latency.as_secs_f64());

@@ -19,7 +19,8 @@ use std::{
 
 use bytes::Bytes;
 use media_core::{
-    Cursor, Item, Parameters, Publication, Registry, Sample, Stream, StreamKey, StreamName, Timescale, Timestamp, Track, TrackId,
+    Cursor, Item, Parameters, Publication, Registry, Rung, Sample, Stream, StreamKey, StreamName, Timescale, Timestamp, Track,
+    TrackId,
     codec::{aac, h264, opus},
     registry::Acquire,
     stream::{Made, Making},
@@ -91,7 +92,12 @@ fn worker_of_the_others() {
                         }
                     }
                 }
-                Order::End(lane) => say(Report::Ended(lane)),
+                Order::End(lane) => {
+                    if behaviour == "lingers" {
+                        std::thread::sleep(Duration::from_millis(600));
+                    }
+                    say(Report::Ended(lane));
+                }
                 Order::Keyframe(_, Made::Video) if behaviour == "startled" => exit(9),
                 Order::Keyframe(..) => (),
             }
@@ -136,6 +142,10 @@ struct Rig {
 
 impl Rig {
     fn new(behaviour: &str) -> Self {
+        Self::with_cores(behaviour, Config::default().cores)
+    }
+
+    fn with_cores(behaviour: &str, cores: f64) -> Self {
         let folder = folder();
         let program = folder.join("codecast-transcode");
         let script = format!(
@@ -146,12 +156,12 @@ impl Rig {
         );
         fs::write(&program, script).unwrap();
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
-        Self::with_program(folder, program)
+        Self::with_program(folder, program, cores)
     }
 
-    fn with_program(folder: PathBuf, program: PathBuf) -> Self {
+    fn with_program(folder: PathBuf, program: PathBuf, cores: f64) -> Self {
         let metrics = prometheus::Registry::new();
-        let config = Config { program: Some(program), idle: Duration::from_millis(300), ..Config::default() };
+        let config = Config { program: Some(program), idle: Duration::from_millis(300), cores, ..Config::default() };
         let transcoder = Transcoder::new(config, &metrics).unwrap();
         let adopting = transcoder.clone();
         let registry = Arc::new(Registry::new(SystemTime::now(), 1, move |stream| adopting.adopt(stream)));
@@ -416,7 +426,7 @@ async fn without_credit_samples_are_dropped_and_counted_and_the_publisher_never_
 async fn a_missing_program_is_said_and_not_tried_all_the_time() {
     let folder = folder();
     let program = folder.join("not-there");
-    let mut rig = Rig::with_program(folder, program);
+    let mut rig = Rig::with_program(folder, program, Config::default().cores);
     let demand = rig.stream.demand(Made::Opus);
     rig.until("it is said", |_| matches!(demand.making(), Making::Unavailable(_))).await;
     let Making::Unavailable(sentence) = demand.making() else { panic!() };
@@ -481,4 +491,25 @@ async fn a_returning_publisher_is_joined_anew_and_a_retired_stream_ends_the_task
         sleep(Duration::from_millis(5)).await;
     }
     let _ = demand;
+}
+
+/// The machine has room for one of two rungs, and the cheaper one is asked for later.
+#[tokio::test]
+async fn a_rung_that_makes_room_for_another_is_refused_once() {
+    let mut rig = Rig::with_cores("lingers", 0.07);
+    let rung = |number| Rung { id: TrackId::rung(number).unwrap(), made: Made::Rung(number), source_rate: 30.0, ..Rung::ALIKE };
+    rig.stream.set_rungs(Arc::from([rung(1), rung(2)]));
+    let dear = rig.stream.demand(Made::Rung(1));
+    rig.until("it is made", |rig| {
+        rig.publish_picture();
+        dear.making() == Making::Running
+    })
+    .await;
+    let cheap = rig.stream.demand(Made::Rung(2));
+    // No further picture: at a keyframe both would go one way.
+    let made_instead = |rig: &Rig| cheap.making() == Making::Running && rig.value("codecast_transcode_outputs") == 1.0;
+    rig.until("the other one is made instead", made_instead).await;
+    assert!(matches!(dear.making(), Making::Unavailable(_)), "{:?}", dear.making());
+    assert_eq!(rig.value("codecast_transcode_refused_total"), 1.0, "however long its lane takes to end");
+    assert_eq!(rig.restarts(), 0.0);
 }
