@@ -3,7 +3,13 @@
 
 mod common;
 
-use std::{collections::BTreeMap, fs, path::Path, process::Command, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::Path,
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use common::{
     Server,
@@ -22,6 +28,8 @@ const DIFFERENCE_MAX: f64 = 6.0;
 /// Of 44 s in which the line changes twice. Most runs have 60 ms, some 2 s: a player has 0.6 s in hand, and Chromium, the publisher
 /// and the encoders share two cores. That it goes on at all is asked here.
 const STALLED_MS_MAX: u64 = 6000;
+/// From the death of the program to 2 s of Parts more than there were: those of the 2 s are made at once, when rungs are back.
+const BACK_MAX: Duration = Duration::from_secs(4);
 /// Of times in 90 kHz, in seconds.
 const SAME_TIME: f64 = 0.0005;
 
@@ -102,6 +110,13 @@ fn pictures(file: &Path) -> Vec<(f64, bool)> {
     frames.iter().map(read).collect()
 }
 
+/// The number of the newest Part, which runs through the presentation.
+fn parts(list: &str) -> u64 {
+    let newest = list.lines().rev().find(|line| line.starts_with("#EXT-X-PART:"));
+    let number = newest.and_then(|line| line.rsplit_once("part-")?.1.split_once('.')?.0.parse().ok());
+    number.unwrap_or(0)
+}
+
 /// Every picture small and grey.
 fn grey(file: &Path) -> Vec<Vec<u8>> {
     let mut decode = ffmpeg();
@@ -155,17 +170,26 @@ fn the_checker_finds_nothing_in_a_ladder_cold_warm_or_made_anew() {
     server.playable("demo");
     assert_eq!(server.children("codecast-transcode").len(), 0, "nothing is made that nobody asks for");
     // Cold, then warm, then over the death of the program that makes it, then another picture.
-    let check = checker(&server.playlist("demo"), seconds(28, 120), &[]);
+    let check = checker(&server.playlist("demo"), seconds(34, 120), &[]);
     let child = within(Duration::from_secs(15), "it is made", || server.children("codecast-transcode").first().copied());
     within(Duration::from_secs(15), "there is something of all", || {
         RUNGS.iter().all(|(rung, ..)| text(&server, rung).contains("#EXT-X-PART:")).then_some(())
     });
-    std::thread::sleep(Duration::from_secs(6));
+    let newest = || RUNGS.map(|(rung, ..)| parts(&text(&server, rung)));
+    let go_on = |from: [u64; 3], parts: u64, what: &str| {
+        within(Duration::from_secs(20), what, || newest().iter().zip(from).all(|(now, from)| *now >= from + parts).then_some(()));
+    };
+    // A segment and a half, so that all are in one lane.
+    go_on(newest(), 30, "all go on");
+    let before = newest();
     kill_hard(child);
-    within(Duration::from_secs(10), "another takes its place", || {
-        server.children("codecast-transcode").iter().any(|other| *other != child).then_some(())
-    });
-    std::thread::sleep(Duration::from_secs(6));
+    let killed = Instant::now();
+    go_on(before, 10, "rungs are back");
+    let back = killed.elapsed();
+    println!("2 s of every rung were there {back:?} after the program was killed");
+    assert!(back < BACK_MAX, "2 s of every rung after {back:?}");
+    assert!(server.children("codecast-transcode").iter().all(|other| *other != child), "another takes its place");
+    go_on(newest(), 30, "all go on with the other one");
     drop(publisher);
     let _publisher = publish(&server, "testsrc2=s=480x360:r=15", 30);
     let checked = check.wait_with_output().expect("the checker ends by itself");

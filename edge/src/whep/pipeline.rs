@@ -374,7 +374,9 @@ impl Task {
     fn lagged(&mut self, made: Option<Made>, items: u64) {
         tracing::debug!(stream = %self.live.stream.name, items, "a broadcast fell behind and lost input");
         self.broadcast.lagged(made, items);
-        self.live.stream.request_keyframe(TrackId::VIDEO);
+        // Where nothing says otherwise, the picture is what suffers most.
+        let rung = rungs::all().find(|(_, rung)| Some(*rung) == made).map(|(track, _)| track);
+        self.live.stream.request_keyframe(rung.unwrap_or(TrackId::VIDEO));
     }
 
     fn send(&mut self) {
