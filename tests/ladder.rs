@@ -25,9 +25,8 @@ const LADDER: &str = "360p 800k, 270p10 400k, 180p5 200k";
 const RUNGS: [(&str, u32, usize, usize); 3] = [("rung-2", 640, 1, 2), ("rung-3", 480, 3, 1), ("rung-4", 320, 6, 1)];
 /// Mean difference of brightness, of 255, between two codings of one picture. Of pictures a third of a second apart it is 20.
 const DIFFERENCE_MAX: f64 = 6.0;
-/// Of 44 s in which the line changes twice. Most runs have 60 ms, some 2 s: a player has 0.6 s in hand, and Chromium, the publisher
-/// and the encoders share two cores. That it goes on at all is asked here.
-const STALLED_MS_MAX: u64 = 6000;
+/// Of 48 s in which the line changes twice: 60 ms are usual, and no stall is to be seen.
+const STALLED_MS_MAX: u64 = 400;
 /// From the death of the program to 2 s of Parts more than there were: those of the 2 s are made at once, when rungs are back.
 const BACK_MAX: Duration = Duration::from_secs(4);
 /// Of times in 90 kHz, in seconds.
@@ -225,5 +224,6 @@ fn the_page_steps_down_and_up_with_the_line() {
     assert!(shown[1].iter().any(|one| one.ends_with("rung-2.m3u8")), "it does carry the best rung: {seen}");
     assert!(ends(&shown[2], "video.m3u8"), "back to the source: {seen}");
     // The picture is 360 lines high on two of them, which is no reason to begin anew.
+    println!("stalled for {} ms", seen["stalledMs"]);
     assert!(seen["stalledMs"].as_u64() < Some(STALLED_MS_MAX), "{seen}");
 }

@@ -40,6 +40,9 @@ export class Warm extends AbrController {
     hls.on(Events.FRAG_BUFFERED, () => { this.starting = false; });
     hls.on(Events.LEVEL_SWITCHING, (_, { level }) => {
       if (level < this.level) this.wentDownMs = performance.now();
+      // Its playlist from when it was played last, of which nothing is listed any more: hls.js takes every segment since to have lasted
+      // TARGETDURATION (level-helper.ts, adjustSliding) and jumps by what some were shorter. Without it dates tell the place.
+      if (level !== this.level) delete hls.levels[level]?.details;
       this.level = level;
     });
     // A stream that is seconds old has a gap before its first segment, and hls.js tries that. It is nobody's fault, and no reason to
