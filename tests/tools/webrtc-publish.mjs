@@ -67,7 +67,7 @@ async function publish({ endpoint, key, source, simulcast, width, height, fps, b
   };
   // What is measured is the way, not how soon the browser believes that it is wide: it begins with 300 kbit/s.
   const kbps = bitsPerSecond / 1000, wide = `;x-google-min-bitrate=${kbps};x-google-start-bitrate=${kbps}`;
-  const sdp = source === 'time' ? body.replace(/^a=fmtp:.*packetization-mode.*$/gm, (line) => line + wide) : body;
+  const sdp = source === 'time' || simulcast ? body.replace(/^a=fmtp:.*packetization-mode.*$/gm, (line) => line + wide) : body;
   await pc.setRemoteDescription({ type: 'answer', sdp });
   const connected = await new Promise((resolve) => {
     const look = () => { if (pc.connectionState === 'connected' || pc.connectionState === 'failed') resolve(pc.connectionState === 'connected'); };

@@ -30,6 +30,11 @@ impl Keyframes {
         }
     }
 
+    /// They are to be asked now.
+    pub fn want(&mut self, now: Instant) {
+        self.layers.iter_mut().for_each(|layer| layer.due = now);
+    }
+
     /// Whether the layers are to be asked now: one of them had none for as long as one may take.
     pub fn take_due(&mut self, now: Instant) -> bool {
         let due = self.layers.iter().any(|layer| layer.due <= now);

@@ -1,7 +1,8 @@
 //! Which track each simulcast layer is: the largest picture is the main one.
 //!
 //! Pure. Offers do not tell sizes, so the layers' first keyframes are waited for, a moment only. What is
-//! decided then stays for the session, though a layer may fall silent or its size change.
+//! decided then stays for the session, though a layer may fall silent or its size change; but one that had not come yet
+//! takes the main one's place if it is larger: an encoder that has to find out what its line carries begins with the smallest.
 
 use std::{
     cmp::Reverse,
@@ -42,11 +43,20 @@ impl Layers {
         self.tracks.iter().position(|known| known.index() == track)
     }
 
-    pub fn handle_keyframe(&mut self, now: Instant, layer: usize, width: u32, height: u32) {
+    /// Gives the layer that was the main one, where this one took its place: they have changed tracks.
+    pub fn handle_keyframe(&mut self, now: Instant, layer: usize, width: u32, height: u32) -> Option<usize> {
         self.waiting_since.get_or_insert(now);
-        if let Some(pixels) = self.pixels.get_mut(layer) {
-            pixels.get_or_insert(u64::from(width) * u64::from(height));
+        let known = self.pixels.get_mut(layer)?;
+        if known.is_some() {
+            return None;
         }
+        *known = Some(u64::from(width) * u64::from(height));
+        let main = self.layer_of(TrackId::VIDEO.index())?;
+        if self.pixels[layer] <= self.pixels[main] {
+            return None;
+        }
+        self.tracks.swap(layer, main);
+        Some(main)
     }
 
     /// Whether enough is known now, or was waited for long enough.
@@ -89,6 +99,24 @@ mod tests {
             assert_eq!(layers.layer_of(*track), Some(layer));
         }
         assert_eq!((layers.layer_of(1), layers.track(heights.len())), (None, None));
+    }
+
+    #[test]
+    fn a_larger_one_that_comes_late_takes_the_place_of_the_main_one() {
+        let mut layers = Layers::new(4);
+        let now = Instant::now();
+        assert_eq!(layers.handle_keyframe(now, 0, 240, 135), None);
+        layers.decide();
+        let tracks = |layers: &Layers| [0, 1, 2, 3].map(|layer| layers.track(layer).unwrap().index());
+        assert_eq!(tracks(&layers), [0, 2, 3, 4]);
+        assert_eq!(layers.handle_keyframe(now, 1, 480, 270), Some(0));
+        assert_eq!(tracks(&layers), [2, 0, 3, 4]);
+        assert_eq!(layers.handle_keyframe(now, 2, 960, 540), Some(1));
+        assert_eq!(tracks(&layers), [2, 3, 0, 4]);
+        assert_eq!(layers.handle_keyframe(now, 3, 120, 68), None, "it is small");
+        assert_eq!(layers.handle_keyframe(now, 1, 1920, 1080), None, "it is known, and grew");
+        assert_eq!(layers.handle_keyframe(now, 4, 1920, 1080), None, "it was not offered");
+        assert_eq!(tracks(&layers), [2, 3, 0, 4]);
     }
 
     #[test]

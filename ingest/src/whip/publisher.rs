@@ -82,6 +82,8 @@ struct Picture {
     description: Description,
     times: DecodeTimes,
     track: Option<Arc<Track>>,
+    /// On another track than before, with its next keyframe.
+    resumes: bool,
 }
 
 struct Sound {
@@ -230,8 +232,9 @@ impl Publisher {
         }
         if frame.keyframe
             && let Some((width, height)) = parameters.size()
+            && let Some(former) = self.layers.handle_keyframe(frame.received, layer, width, height)
         {
-            self.layers.handle_keyframe(frame.received, layer, width, height);
+            self.change_places(layer, former, frame.received);
         }
         let held = Held { layer, pts, parameters, frame };
         if self.layers.is_decided() { self.emit(held) } else { self.hold(held) }
@@ -245,9 +248,28 @@ impl Publisher {
         }
     }
 
+    /// A layer that comes late is the main one from its first keyframe on. The former goes on in its place, from a keyframe
+    /// that all are asked for.
+    fn change_places(&mut self, layer: usize, former: usize, now: Instant) {
+        let [new, old] = self.pictures.get_disjoint_mut([layer, former]).expect("two layers of the offer");
+        // They belong to the track: its times only go forward.
+        std::mem::swap(&mut new.times, &mut old.times);
+        (new.track, old.track, old.resumes) = (None, None, true);
+        self.keyframes.want(now);
+        self.announce_layers();
+    }
+
     /// Fixes which layer is which track, and lets go what was held.
     fn decide(&mut self) {
         self.layers.decide();
+        self.announce_layers();
+        self.held_bytes = 0;
+        for held in std::mem::take(&mut self.held) {
+            self.emit(held);
+        }
+    }
+
+    fn announce_layers(&mut self) {
         let named = self.rids.iter().enumerate();
         let mut layers: Vec<Layer> = named
             .filter_map(|(layer, rid)| Some(Layer { track: self.layers.track(layer)?, rid: Arc::clone(rid), apart: false }))
@@ -255,16 +277,16 @@ impl Publisher {
         layers.sort_by_key(|layer| layer.track);
         self.announcement.layers = layers;
         self.outputs.push_back(Output::Announce(self.announcement.clone()));
-        self.held_bytes = 0;
-        for held in std::mem::take(&mut self.held) {
-            self.emit(held);
-        }
     }
 
     fn emit(&mut self, held: Held) {
         let Held { layer, pts, parameters, frame } = held;
         let Some(id) = self.layers.track(layer) else { return };
         let picture = &mut self.pictures[layer];
+        if std::mem::take(&mut picture.resumes) && !frame.keyframe {
+            picture.resumes = true;
+            return self.drops.count(Dropped::NoConfiguration);
+        }
         let track = picture.track(id, parameters, pts);
         let stamp = picture.times.stamp(pts);
         if stamp.moved {
@@ -340,6 +362,7 @@ impl Picture {
             description: Description::new(coding),
             times: DecodeTimes::default(),
             track: None,
+            resumes: false,
         }
     }
 

@@ -11,7 +11,10 @@ use super::{
     description::Coding,
     publisher::{Output, Publisher},
 };
-use crate::{repair::Repair, rtmp::feed::Dropped};
+use crate::{
+    repair::{Repair, VIDEO_TIMESCALE},
+    rtmp::feed::Dropped,
+};
 
 const VIDEO: usize = 0;
 const AUDIO: usize = 1;
@@ -363,11 +366,35 @@ fn layers_that_do_not_come_are_not_waited_for() {
         run.audio(at(f64::from(n) * 33.0, f64::from(n) * 33.0));
     }
     assert_eq!(run.of(TrackId::VIDEO).len(), 1, "a second of sound is as good as one of pictures");
-    run.keyframe(Came { layer: 2, sps: Some(sps(80, 45, 0)), ..at(1400.0, 1400.0) });
+    run.keyframe(Came { layer: 2, sps: Some(sps(20, 11, 0)), ..at(1400.0, 1400.0) });
     run.check();
     let layers: Vec<_> = run.announced[1].layers.iter().map(|layer| (layer.track.index(), &*layer.rid)).collect();
     assert_eq!(layers, [(0, "m"), (2, "l"), (3, "h")]);
     assert_eq!(run.of(TrackId::layer(1).unwrap()).len(), 1);
+}
+
+/// A browser begins with what 300 kbit/s carry, and sends its largest layer when it has found out that there is more.
+#[test]
+fn a_larger_layer_that_comes_late_is_the_picture_from_then_on() {
+    let mut run = Run::new(true, true, &["l", "h"]);
+    run.keyframe(at(0.0, 0.0));
+    (1..60).for_each(|n| run.video(at(f64::from(n) * 33.0, f64::from(n) * 33.0)));
+    run.keyframe(Came { layer: 1, sps: Some(sps(80, 45, 0)), ..at(1980.0, 1960.0) });
+    assert_eq!(run.publisher.take_keyframes_due(run.start + Duration::from_millis(1980)), 0..2, "all change at once");
+    run.video(at(1990.0, 1980.0));
+    run.video(Came { layer: 1, ..at(2013.0, 2013.0) });
+    run.keyframe(at(2040.0, 2040.0));
+    run.video(Came { layer: 1, ..at(2046.0, 2046.0) });
+    run.video(at(2073.0, 2073.0));
+    run.check();
+    let layers: Vec<_> = run.announced.last().unwrap().layers.iter().map(|layer| (layer.track.index(), &*layer.rid)).collect();
+    assert_eq!(layers, [(0, "h"), (2, "l")]);
+    assert_eq!(run.of(TrackId::VIDEO).len(), 60 + 3);
+    let times: Vec<i64> = run.of(TrackId::VIDEO).iter().map(|sample| sample.dts.ticks_in(VIDEO_TIMESCALE)).collect();
+    assert!(times.is_sorted_by(|a, b| a < b), "the track goes on, though both layers have clocks of their own");
+    let small = run.of(TrackId::layer(0).unwrap());
+    assert_eq!((small.len(), small[0].keyframe), (2, true), "its own begins with a keyframe");
+    assert_eq!(run.dropped(Dropped::NoConfiguration), 1);
 }
 
 #[test]
