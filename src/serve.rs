@@ -305,6 +305,7 @@ fn packaging(config: &Config) -> hls::Config {
         rungs: transcode::find_program(config.transcode.program.as_deref()).is_some(),
         made_bitrate: config.transcode.video_bitrate,
         ladder: config.transcode.ladder.clone(),
+        constant_rate: config.transcode.constant_rate,
         rescue: config.transcode.rescue,
         ladders: config.credentials.iter().filter_map(|c| Some((c.stream.clone(), c.ladder.clone()?))).collect(),
         rung_idle: config.transcode.idle,

@@ -138,7 +138,15 @@ impl Transcoder {
         let stream = server.registry.stream(&StreamName::parse("demo").unwrap()).unwrap();
         let (target_duration, part_target_ms, keyframe_interval_us) = (4, 200, None);
         let (independent_segments, irregular, frame_rate) = (true, false, 50.0);
-        let grid = Grid { target_duration, part_target_ms, keyframe_interval_us, independent_segments, irregular, frame_rate };
+        let grid = Grid {
+            target_duration,
+            part_target_ms,
+            keyframe_interval_us,
+            independent_segments,
+            irregular,
+            constant: false,
+            frame_rate,
+        };
         stream.set_rungs(Rung::all(&Ladder::motion(), &grid).into());
         Self { stream, track: Arc::clone(&publisher.video), made, frame: None, wanted: false }
     }

@@ -24,6 +24,9 @@ pub struct Rung {
     pub segment_ms_max: u32,
     /// The source cannot be cut at keyframes alone.
     pub long_gop: bool,
+    /// Pictures are given at `source_rate` whether the source sends any or not, and a segment begins at each multiple of this on
+    /// the publisher's clock; 0: where the presentation cuts the source.
+    pub cut_every_ms: u32,
 }
 
 /// Bits a second of a picture made at the source's size. Below the least no screen is legible after a change; above the most
@@ -62,20 +65,25 @@ impl Rung {
         in_part: 1,
         segment_ms_max: 0,
         long_gop: false,
+        cut_every_ms: 0,
     };
 
     /// All that can be made of a stream on this grid, best first.
     pub fn all(ladder: &Ladder, grid: &Grid) -> Vec<Self> {
         let (segment_ms_max, long_gop) = (timeline::segment_ms_max(grid.target_duration), !grid.independent_segments);
+        let cut_every_ms = if grid.constant { grid.target_duration * 1000 } else { 0 };
         let in_part = (f64::from(grid.part_target_ms) * grid.frame_rate / 1000.0).round().max(1.0) as u32;
         let of_ladder = ladder.settings().iter().zip(1..).map(|(setting, number)| {
             let (id, made) = (TrackId::rung(number).expect("as many as a ladder has"), Made::Rung(number));
             let divisor = setting.divisor(grid.frame_rate, in_part);
-            Self { id, made, setting: *setting, divisor, source_rate: grid.frame_rate, in_part, segment_ms_max, long_gop }
+            let source_rate = grid.frame_rate;
+            Self { id, made, setting: *setting, divisor, source_rate, in_part, segment_ms_max, long_gop, cut_every_ms }
         });
         // It has the source's keyframes where those are enough to begin at.
-        let own_gop = Setting { gop_ms: if long_gop { ladder::GOP_MS } else { 0 }, ..Self::ALIKE.setting };
-        let alike = Self { setting: own_gop, source_rate: grid.frame_rate, in_part, segment_ms_max, long_gop, ..Self::ALIKE };
+        let gop_ms = if long_gop { ladder::GOP_MS } else { cut_every_ms };
+        let setting = Setting { gop_ms, ..Self::ALIKE.setting };
+        let source_rate = grid.frame_rate;
+        let alike = Self { setting, source_rate, in_part, segment_ms_max, long_gop, cut_every_ms, ..Self::ALIKE };
         std::iter::once(alike).chain(of_ladder).collect()
     }
 
@@ -126,7 +134,16 @@ mod tests {
 
     fn grid(frame_rate: f64, part_target_ms: u32) -> Grid {
         let (target_duration, independent_segments) = (4, true);
-        Grid { target_duration, part_target_ms, keyframe_interval_us: None, independent_segments, irregular: false, frame_rate }
+        let (irregular, constant) = (false, false);
+        Grid {
+            target_duration,
+            part_target_ms,
+            keyframe_interval_us: None,
+            independent_segments,
+            irregular,
+            constant,
+            frame_rate,
+        }
     }
 
     #[test]

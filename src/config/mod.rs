@@ -123,6 +123,8 @@ pub struct Transcode {
     pub aac_bitrate: u32,
     /// `None`: as the source has.
     pub video_bitrate: Option<u32>,
+    /// Sources of an irregular rate are packaged at a constant one.
+    pub constant_rate: bool,
     /// The cheapest rung is made while anybody follows the source's live edge.
     pub rescue: bool,
     /// Of all cores, for pictures.
@@ -348,6 +350,7 @@ impl Transcode {
             opus_bitrate: reader.number("transcode.opus_bitrate", 16_000..=510_000)?,
             aac_bitrate: reader.number("transcode.aac_bitrate", 32_000..=320_000)?,
             video_bitrate: Some(reader.number("transcode.video_bitrate", 0..=50_000_000)?).filter(|bits| *bits > 0),
+            constant_rate: reader.switch("transcode.constant_rate")?,
             rescue: reader.switch("transcode.rescue")?,
             cpu_percent: reader.number("transcode.cpu_percent", 1..=100)?,
             ladder: reader.text("transcode.ladder", Ladder::parse)?,

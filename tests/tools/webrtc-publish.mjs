@@ -1,14 +1,14 @@
 // Publishes by WHIP from Chromium with a small script of its own, not with the studio page, and says what went out:
 // one line of JSON. The page has an origin of its own, so the server's CORS answers are tried, too.
 //
-//   node tests/tools/webrtc-publish.mjs BASE STREAM KEY SECONDS [--source canvas|time|screen|camera] [--simulcast]
+//   node tests/tools/webrtc-publish.mjs BASE STREAM KEY SECONDS [--source canvas|time|typing|screen|camera] [--simulcast]
 //        [--size 640x360] [--fps 30] [--bitrate 2000] [--codec H264|VP8|VP9|AV1] [--only] [--no-audio]
 //        [--no-delete] [--largest-until SECONDS]
 //
 // --only leaves that codec, and what repairs it, alone in the offer; else it is the first of all.
 // BASE: the server's address, as http://127.0.0.1:8080. With `time` each picture carries the time at which it was drawn
 // (latency/timecode.mjs), and keeps its size and rate. With --largest-until the largest layer of a simulcast stops then, as
-// it does where the network is slow. Ends with a DELETE, or without one to look like a crash.
+// it does where the network is slow. `typing` sends a picture when somebody types, as a shared screen: none for up to a second. Ends with a DELETE, or without one to look like a crash.
 // A line {"live": true} comes when the connection stands, the figures at the end. Environment: SHOT, CHROMIUM.
 // Exit status: 0 when frames were sent, 1 when none were, 2 when it could not be tried.
 import fs from 'node:fs';
@@ -27,8 +27,8 @@ const { positionals: [base, stream, key, seconds], values } = parseArgs({
   },
 });
 const [width, height] = values.size.split('x').map(Number);
-if (!base || !stream || !key || !(Number(seconds) > 0) || !(width > 0) || !(height > 0) || !['canvas', 'time', 'screen', 'camera'].includes(values.source)) {
-  console.error('usage: webrtc-publish.mjs BASE STREAM KEY SECONDS [--source canvas|time|screen|camera] [--simulcast] [--size 640x360] …');
+if (!base || !stream || !key || !(Number(seconds) > 0) || !(width > 0) || !(height > 0) || !['canvas', 'time', 'typing', 'screen', 'camera'].includes(values.source)) {
+  console.error('usage: webrtc-publish.mjs BASE STREAM KEY SECONDS [--source canvas|time|typing|screen|camera] [--simulcast] [--size 640x360] …');
   process.exit(2);
 }
 
@@ -36,7 +36,7 @@ if (!base || !stream || !key || !(Number(seconds) > 0) || !(width > 0) || !(heig
 async function publish({ endpoint, key, source, simulcast, width, height, fps, bitsPerSecond, codec, only, audio }) {
   const video = source === 'screen' ? (await navigator.mediaDevices.getDisplayMedia({ video: { frameRate: fps } })).getVideoTracks()[0]
     : source === 'camera' ? (await navigator.mediaDevices.getUserMedia({ video: { width, height, frameRate: fps } })).getVideoTracks()[0]
-      : canvasTrack(source === 'time');
+      : canvasTrack(source);
   video.contentHint = source === 'screen' ? 'detail' : 'motion';
   const pc = new RTCPeerConnection({ bundlePolicy: 'max-bundle' });
   const shares = [['l', 4, 0.08], ['m', 2, 0.22], ['h', 1, 0.7]];
@@ -44,7 +44,7 @@ async function publish({ endpoint, key, source, simulcast, width, height, fps, b
     ? shares.map(([rid, scaleResolutionDownBy, share]) => ({ rid, scaleResolutionDownBy, maxBitrate: share * bitsPerSecond }))
     : [{ maxBitrate: bitsPerSecond }];
   const transceiver = pc.addTransceiver(video, { direction: 'sendonly', sendEncodings });
-  if (source === 'time') await transceiver.sender.setParameters({ ...transceiver.sender.getParameters(), degradationPreference: 'maintain-resolution' });
+  if (source === 'time' || source === 'typing') await transceiver.sender.setParameters({ ...transceiver.sender.getParameters(), degradationPreference: 'maintain-resolution' });
   const codecs = RTCRtpSender.getCapabilities('video').codecs;
   const named = (name) => codecs.filter((one) => one.mimeType.toLowerCase() === `video/${name}`.toLowerCase());
   const wanted = named(codec), others = only ? named('rtx') : codecs.filter((one) => !wanted.includes(one));
@@ -77,7 +77,8 @@ async function publish({ endpoint, key, source, simulcast, width, height, fps, b
   });
   return { connected, connectMs: Math.round(performance.now() - startedMs), link: response.headers.get('link'), etag: response.headers.get('etag') };
 
-  function canvasTrack(timed) {
+  function canvasTrack(source) {
+    const timed = source === 'time' || source === 'typing';
     const canvas = document.body.appendChild(Object.assign(document.createElement('canvas'), { width, height }));
     const g = canvas.getContext('2d', { alpha: false }), track = canvas.captureStream(timed ? 0 : fps).getVideoTracks()[0];
     const cell = [width * timecode.WIDTH_SHARE / timecode.COLS, height * timecode.HEIGHT_SHARE / timecode.ROWS];
@@ -86,7 +87,7 @@ async function publish({ endpoint, key, source, simulcast, width, height, fps, b
       g.fillRect((i % timecode.COLS) * cell[0], Math.floor(i / timecode.COLS) * cell[1], cell[0] + 1, cell[1] + 1);
     };
     let frame = 0;
-    setInterval(() => {
+    const paintAll = () => {
       frame += 1;
       g.fillStyle = '#1b2230';
       g.fillRect(0, 0, width, height);
@@ -98,7 +99,9 @@ async function publish({ endpoint, key, source, simulcast, width, height, fps, b
       if (!timed) return;
       timecode.cells(performance.timeOrigin + performance.now()).forEach(paint);
       track.requestFrame();
-    }, 1000 / fps);
+    };
+    const type = () => { paintAll(); setTimeout(type, [40, 90, 250, 60, 1000, 120, 700][frame % 7]); };
+    if (source === 'typing') type(); else setInterval(paintAll, 1000 / fps);
     return track;
   }
 

@@ -100,7 +100,7 @@ mod tests {
     }
 
     fn picture(divisor: u32, gop_ms: u32) -> Picture {
-        Picture { lines: 720, divisor, in_part: 6, buffer_ms: 1000, gop_ms, segment_ms_max: 4400 }
+        Picture { lines: 720, divisor, in_part: 6, buffer_ms: 1000, gop_ms, segment_ms_max: 4400, cut_every_ms: 0 }
     }
 
     #[test]

@@ -117,6 +117,10 @@ const SILENCE: Duration = Duration::from_millis(250);
 /// How long a keyframe waits to be told whether a segment begins with it: whoever decides has the same Sample. After that it
 /// is taken for one, which costs bits and nothing else.
 const CUT_WAIT: Duration = Duration::from_millis(100);
+/// What goes on in another lane at a cut is told so long before: pictures on their way to the encoders are past it.
+const MERGE_AHEAD_US: i64 = 500_000;
+/// And the lane that it leaves is closed so long after, if nothing comes.
+const MERGE_WAIT: Duration = Duration::from_secs(2);
 /// What a lane has made of an output that another lane still ends.
 const HELD_MAX: usize = 256;
 
@@ -393,6 +397,7 @@ impl Task {
         }
         self.keep_to_the_budget(now)?;
         self.drain_decoders(now)?;
+        self.merge_lanes(now)?;
         // A keyframe that nobody has decided about goes on after a while.
         PICTURE_LANES.into_iter().try_for_each(|lane| self.feed(lane, now))
     }
@@ -400,7 +405,8 @@ impl Task {
     /// A publisher fell silent, and a decoder of pictures that are not shown as they come holds the last ones: they are let out. The
     /// next lane begins at once, so that whatever comes then is late by nothing.
     fn drain_decoders(&mut self, now: Instant) -> Result<(), String> {
-        if self.stream.present().order != h264::Order::Reordered {
+        // What is repeated at a constant rate is not let out: it would begin anew.
+        if self.stream.present().order != h264::Order::Reordered || self.is_constant() {
             return Ok(());
         }
         for id in PICTURE_LANES {
@@ -444,11 +450,28 @@ impl Task {
             let Some(id) = free.find(|id| self.lanes[usize::from(*id)].is_none()) else { continue };
             let (epoch, cursor, unhandled) = reading::begin(&self.stream, &group, &self.histories);
             let lane = Lane::new(id, group[0], epoch, now);
-            self.lanes[usize::from(id)] = Some(Reading { lane, cursor, unhandled, opened: now, undecided: None, heard: now });
-            group.iter().try_for_each(|made| self.make(id, *made, self.wish(*made, present)))?;
+            let reading = Reading { lane, cursor, unhandled, opened: now, undecided: None, heard: now, ends: None };
+            self.lanes[usize::from(id)] = Some(reading);
+            for made in group {
+                let after = self.begin_of_constant(made, epoch);
+                self.make(id, made, Wish { after, ..self.wish(made, present) })?;
+            }
             self.feed(id, now)?;
         }
         Ok(())
+    }
+
+    /// Pictures are given at a constant rate: where segments begin follows from the clock.
+    fn is_constant(&self) -> bool {
+        self.stream.rung(Made::Video).is_some_and(|rung| rung.cut_every_ms > 0)
+    }
+
+    /// Behind what a picture of a constant rate begins: no keyframe of the source is where its segment begins.
+    fn begin_of_constant(&self, made: Made, epoch: Option<u64>) -> Option<Timestamp> {
+        let begin = epoch.filter(|_| made.is_picture() && self.is_constant()).and_then(|of| self.stream.begin_of(made, of))?;
+        let history = &self.histories[made.index()];
+        let known = history.resumable(epoch, begin).or_else(|| history.after(epoch).filter(|after| *after >= begin));
+        Some(known.unwrap_or(begin - Timestamp::from_millis(1)))
     }
 
     fn make(&mut self, id: LaneId, made: Made, wish: Wish) -> Result<(), String> {
@@ -495,13 +518,16 @@ impl Task {
 
     /// Sends what may be sent of what was read.
     fn feed(&mut self, id: LaneId, now: Instant) -> Result<(), String> {
+        let constant = self.is_constant();
         loop {
             let Some(reading) = &mut self.lanes[usize::from(id)] else { return Ok(()) };
             if reading.lane.is_full() || reading.unhandled.is_empty() {
                 return Ok(());
             }
             let mut cut = false;
-            if let Some(pts) = reading.next_keyframe() {
+            if let Some(pts) = reading.next_keyframe()
+                && !constant
+            {
                 let since = *reading.undecided.get_or_insert(now);
                 let decided = reading.lane.epoch().map_or(Some(true), |epoch| self.stream.is_cut(epoch, pts));
                 let Some(decided) = decided.or_else(|| (now - since >= CUT_WAIT).then_some(true)) else { return Ok(()) };
@@ -564,6 +590,57 @@ impl Task {
         self.close_lane(from)
     }
 
+    /// Of a constant rate no keyframe of the source is a place to meet: what has caught up with the oldest lane goes on in that one
+    /// from the next cut but a moment on, which both know by the clock.
+    fn merge_lanes(&mut self, now: Instant) -> Result<(), String> {
+        let Some(every_ms) = self.stream.rung(Made::Video).map(|rung| rung.cut_every_ms).filter(|every_ms| *every_ms > 0) else {
+            return Ok(());
+        };
+        let of = |reading: &Reading| (reading.opened, reading.lane.id(), reading.lane.epoch(), reading.ends);
+        let live = self.lanes.iter().flatten().filter(|reading| reading.lane.kind().is_picture() && reading.lane.is_live());
+        let mut live: Vec<_> = live.map(of).collect();
+        live.sort_unstable();
+        let Some((_, oldest, ..)) = live.iter().copied().find(|(.., ends)| ends.is_none()) else { return Ok(()) };
+        for (_, id, epoch, ends) in live {
+            if let Some((_, until)) = ends {
+                // It ended otherwise, or makes nothing any more.
+                if now > until {
+                    self.close_lane(id)?;
+                }
+            } else if id != oldest {
+                self.merge_at_next_cut(id, oldest, epoch, every_ms, now)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn merge_at_next_cut(
+        &mut self,
+        from: LaneId,
+        to: LaneId,
+        epoch: Option<u64>,
+        every_ms: u32,
+        now: Instant,
+    ) -> Result<(), String> {
+        let outputs = |id: LaneId| self.lanes[usize::from(id)].iter().flat_map(|reading| reading.lane.outputs());
+        let newest = |id| outputs(id).filter_map(|made| self.histories[made.index()].after(epoch)).max();
+        // One may be behind the other.
+        let Some(newest) = newest(from).zip(newest(to)).map(|(from, to)| from.max(to)) else { return Ok(()) };
+        let outputs: Vec<_> = outputs(from).collect();
+        let every_us = i64::from(every_ms) * 1000;
+        let ready_us = newest.as_micros() + MERGE_AHEAD_US;
+        let cut = Timestamp::from_micros((ready_us.div_euclid(every_us) + 1) * every_us);
+        let Some(reading) = &mut self.lanes[usize::from(from)] else { return Ok(()) };
+        reading.ends = Some((cut, now + Duration::from_millis(every_ms.into()) + MERGE_WAIT));
+        let present = self.stream.present();
+        for made in outputs {
+            let after = Some(cut - Timestamp::from_millis(1));
+            self.make(to, made, Wish { after, ..self.wish(made, &present) })?;
+            self.outputs[made.index()].leaving = Some(from);
+        }
+        Ok(())
+    }
+
     fn send(&self, order: Order) -> Result<(), String> {
         match &self.child {
             Some(child) => child.worker.send(order).map_err(|e| e.to_string()),
@@ -590,6 +667,7 @@ impl Task {
                 return Ok(());
             }
             Report::Consumed(lane, _) | Report::Ended(lane) => *lane,
+            Report::Sample(lane, _, coded) if self.is_past_its_end(*lane, coded.pts) => return self.close_lane(*lane),
             Report::Track(lane, made, _) | Report::Sample(lane, made, _) => {
                 let output = &mut self.outputs[made.index()];
                 if output.leaving.is_some_and(|leaving| leaving != *lane) && output.lane == Some(*lane) {
@@ -605,6 +683,12 @@ impl Task {
         self.handle_lane_report(lane, report, now)?;
         // What was consumed may have been waited for.
         self.feed(lane, now)
+    }
+
+    /// Another lane makes this picture.
+    fn is_past_its_end(&self, lane: LaneId, pts: Timestamp) -> bool {
+        let ends = self.lanes.get(usize::from(lane)).and_then(|reading| reading.as_ref()?.ends);
+        ends.is_some_and(|(cut, _)| pts >= cut)
     }
 
     fn handle_lane_report(&mut self, id: LaneId, report: Report, now: Instant) -> Result<(), String> {

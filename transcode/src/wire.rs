@@ -52,8 +52,8 @@ pub type LaneId = u8;
 pub const OPUS_LANE: LaneId = 0;
 pub const AAC_LANE: LaneId = 1;
 pub const PICTURE_LANES: std::ops::Range<LaneId> = 2..LANES as LaneId;
-/// One that lives, and three that catch up with it: each decodes by itself for some seconds.
-pub const LANES: usize = 6;
+/// One that lives, and five that catch up with it: each decodes by itself for some seconds.
+pub const LANES: usize = 8;
 
 /// One coded unit on its way to or from the encoder.
 #[derive(Clone, Debug, PartialEq)]
@@ -100,6 +100,9 @@ pub struct Picture {
     pub gop_ms: u32,
     /// A segment without a keyframe of the source is cut at the last border of Parts within so much; 0: never.
     pub segment_ms_max: u32,
+    /// Pictures are given at the rate that is wished whether the source has any or not, and a segment begins at each multiple of
+    /// this on the source's clock; 0: as the source has them.
+    pub cut_every_ms: u32,
 }
 
 /// From the server to its child. A lane never waits for another.
@@ -149,16 +152,16 @@ pub struct Frame {
 impl Default for Picture {
     /// As the source's.
     fn default() -> Self {
-        Self { lines: u32::MAX, divisor: 1, in_part: 1, buffer_ms: 400, gop_ms: 0, segment_ms_max: 0 }
+        Self { lines: u32::MAX, divisor: 1, in_part: 1, buffer_ms: 400, gop_ms: 0, segment_ms_max: 0, cut_every_ms: 0 }
     }
 }
 
 impl From<&Rung> for Picture {
     fn from(rung: &Rung) -> Self {
-        let Rung { setting, divisor, in_part, segment_ms_max, .. } = *rung;
+        let Rung { setting, divisor, in_part, segment_ms_max, cut_every_ms, .. } = *rung;
         let (divisor, in_part) = (divisor.max(1), in_part.max(1));
         let Setting { lines, buffer_ms, gop_ms, .. } = setting;
-        Self { lines, divisor, in_part, buffer_ms, gop_ms, segment_ms_max }
+        Self { lines, divisor, in_part, buffer_ms, gop_ms, segment_ms_max, cut_every_ms }
     }
 }
 
@@ -349,8 +352,9 @@ fn put_wish(fields: &mut BytesMut, wish: &Wish) {
     fields.put_f64(wish.frame_rate);
     put_timestamp(fields, wish.after.unwrap_or(Timestamp::ZERO));
     fields.put_u8(wish.after.is_some().into());
-    let Picture { lines, divisor, in_part, buffer_ms, gop_ms, segment_ms_max } = wish.picture;
-    [lines, divisor, in_part, buffer_ms, gop_ms, segment_ms_max].into_iter().for_each(|number| fields.put_u32(number));
+    let Picture { lines, divisor, in_part, buffer_ms, gop_ms, segment_ms_max, cut_every_ms } = wish.picture;
+    let numbers = [lines, divisor, in_part, buffer_ms, gop_ms, segment_ms_max, cut_every_ms];
+    numbers.into_iter().for_each(|number| fields.put_u32(number));
 }
 
 fn put_timestamp(fields: &mut BytesMut, timestamp: Timestamp) {
@@ -424,11 +428,11 @@ fn take_wish(fields: &mut Bytes) -> Result<Wish, Error> {
     let has_after = fields.try_get_u8().map_err(|_| Error::Short)? != 0;
     let mut number = || take_u32(fields);
     let (lines, divisor, in_part) = (number()?, number()?, number()?);
-    let (buffer_ms, gop_ms, segment_ms_max) = (number()?, number()?, number()?);
+    let (buffer_ms, gop_ms, segment_ms_max, cut_every_ms) = (number()?, number()?, number()?, number()?);
     if divisor == 0 || in_part == 0 {
         return Err(Error::Field("picture"));
     }
-    let picture = Picture { lines, divisor, in_part, buffer_ms, gop_ms, segment_ms_max };
+    let picture = Picture { lines, divisor, in_part, buffer_ms, gop_ms, segment_ms_max, cut_every_ms };
     Ok(Wish { bitrate, announced_bitrate, frame_rate, after: has_after.then_some(after), picture })
 }
 
@@ -526,7 +530,8 @@ mod tests {
         let aac = aac::Parameters::parse(Bytes::from_static(&[0x11, 0x90])).unwrap();
         let hevc = hevc::Parameters::parse(Bytes::from_static(HVCC)).unwrap();
         let av1 = av1::Parameters::parse(Bytes::from_static(AV1C)).unwrap();
-        let picture = Picture { lines: 720, divisor: 6, in_part: 6, buffer_ms: 2000, gop_ms: 4000, segment_ms_max: 4400 };
+        let (buffer_ms, gop_ms, segment_ms_max, cut_every_ms) = (2000, 4000, 4400, 4000);
+        let picture = Picture { lines: 720, divisor: 6, in_part: 6, buffer_ms, gop_ms, segment_ms_max, cut_every_ms };
         let after = Some(Timestamp::from_millis(-4));
         let wish = Wish { bitrate: 1, announced_bitrate: 2, frame_rate: 29.97, after, picture };
         vec![
@@ -618,7 +623,7 @@ mod tests {
         check(&[0xff, 0, 0, 0], Error::TooLong(0xff00_0000));
         check(&[0, 0, 0, 1, 1], Error::Short);
         check(&[0, 0, 0, 3, 9, 4, 0], Error::Version(9));
-        check(&[0, 0, 0, 3, 2, 4, 6], Error::Field("lane"));
+        check(&[0, 0, 0, 3, 2, 4, LANES as u8], Error::Field("lane"));
         check(&[0, 0, 0, 4, 2, 5, 2, 9], Error::Field("output"));
         check(&[0, 0, 0, 3, 2, 99, 0], Error::Tag(99));
         check(&[0, 0, 0, 3, 2, 3, 0], Error::Short);

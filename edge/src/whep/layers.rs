@@ -143,7 +143,15 @@ mod tests {
     fn rungs() -> Vec<Rung> {
         let (target_duration, part_target_ms, keyframe_interval_us) = (4, 200, None);
         let (independent_segments, irregular, frame_rate) = (true, false, 30.0);
-        let grid = Grid { target_duration, part_target_ms, keyframe_interval_us, independent_segments, irregular, frame_rate };
+        let grid = Grid {
+            target_duration,
+            part_target_ms,
+            keyframe_interval_us,
+            independent_segments,
+            irregular,
+            constant: false,
+            frame_rate,
+        };
         Rung::all(&Ladder::parse("180p10 400k, 90p 100k").unwrap(), &grid).split_off(1)
     }
 

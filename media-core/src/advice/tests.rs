@@ -133,6 +133,7 @@ fn the_frame_rate_is_measured() {
         keyframe_interval_us: None,
         independent_segments: true,
         irregular: true,
+        constant: false,
         frame_rate: 0.0,
     };
     let packaged = Packaged { grid: Some(grid), ..Packaged::default() };

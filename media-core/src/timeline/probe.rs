@@ -32,6 +32,8 @@ const EVEN_US: i64 = 2_000;
 const PART_US: i64 = 200_000;
 /// PART-TARGET of a source whose pictures come so irregularly that a Part may stay empty.
 const IRREGULAR_PART_MS: u32 = 1_000;
+/// Pictures a second that are made of a source that sends them when something has changed: as many as browsers capture of a screen.
+const CONSTANT_RATE: f64 = 30.0;
 /// How far a promised rate may be off what timestamps show, and a picture may come late though its source is regular.
 const RATE_TOLERANCE: f64 = 0.15;
 /// A source that paused once and no longer is regular: an encoder's start, one hiccup of a camera. Players hold
@@ -92,6 +94,9 @@ pub struct Grid {
     pub independent_segments: bool,
     /// Pictures come with gaps longer than a Part should be.
     pub irregular: bool,
+    /// The picture is made of the publisher's, at a constant rate.
+    #[serde(default)]
+    pub constant: bool,
     /// Pictures a second; 0 without video.
     pub frame_rate: f64,
 }
@@ -216,8 +221,28 @@ impl Probe {
             keyframe_interval_us: self.interval_us,
             independent_segments: self.interval_us.is_none_or(|us| us <= longest),
             irregular,
+            constant: false,
             frame_rate,
         }
+    }
+
+    /// Of what can be made of a source whose pictures are too far apart for Parts: pictures at a constant rate, and a keyframe
+    /// wherever a segment begins. `known`: what `push` answered; a long gap tells before. `None` where they are near enough.
+    pub fn constant_grid(&self, known: Option<&Grid>) -> Option<Grid> {
+        let far_apart = known.is_some_and(|grid| grid.frame_rate > 0.0 && grid.part_target_ms >= IRREGULAR_PART_MS);
+        if !far_apart && !self.distances_us.iter().any(|us| *us > HICCUP_US) {
+            return None;
+        }
+        let target_duration = TARGET_DURATIONS[0].max(self.hints.target_duration_min);
+        Some(Grid {
+            target_duration,
+            part_target_ms: self.regular_part_target(CONSTANT_RATE),
+            keyframe_interval_us: Some(i64::from(target_duration) * 1_000_000),
+            independent_segments: true,
+            irregular: false,
+            constant: true,
+            frame_rate: CONSTANT_RATE,
+        })
     }
 
     /// Audio can be cut anywhere, so the shortest durations serve.
@@ -228,6 +253,7 @@ impl Probe {
             keyframe_interval_us: Some(0),
             independent_segments: true,
             irregular: false,
+            constant: false,
             frame_rate: 0.0,
         }
     }
@@ -277,6 +303,13 @@ impl Probe {
 
     /// Milliseconds, and whether the source is irregular.
     fn part_target(&self, rate: f64) -> (u32, bool) {
+        let ms = self.regular_part_target(rate);
+        let irregular = self.is_irregular(ms) && ms < IRREGULAR_PART_MS;
+        (if irregular { IRREGULAR_PART_MS } else { ms }, irregular)
+    }
+
+    /// Milliseconds.
+    fn regular_part_target(&self, rate: f64) -> u32 {
         let frame_us = 1e6 / rate;
         let frames = match rate {
             r if (23.9..=30.01).contains(&r) => 6.0,
@@ -288,9 +321,7 @@ impl Probe {
         let longest = (frames * SOUND_FACTOR_MAX) as u32;
         let fitting =
             (frames as u32..=longest).map(|frames| ms_of(frames.into())).find(|ms| self.sound_fills((ms * 1000.0) as i64));
-        let ms = fitting.unwrap_or_else(|| ms_of(frames)) as u32;
-        let irregular = self.is_irregular(ms) && ms < IRREGULAR_PART_MS;
-        (if irregular { IRREGULAR_PART_MS } else { ms }, irregular)
+        fitting.unwrap_or_else(|| ms_of(frames)) as u32
     }
 
     /// Whether Parts would stay empty, more than once or for long.

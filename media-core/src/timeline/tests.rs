@@ -154,6 +154,25 @@ fn a_source_with_gaps_is_irregular() {
     assert_eq!((grid.part_target_ms, grid.irregular), (1000, true));
 }
 
+#[test]
+fn of_pictures_far_apart_a_constant_rate_can_be_made() {
+    let grid = |at: fn(i64) -> i64, pictures: i64, target_duration_min| {
+        let mut probe = Probe::new(Hints { target_duration_min, ..Hints::default() });
+        (0..pictures).find_map(|n| {
+            let known = probe.push(&sample(&rateless_track(), at(n) * 1000, n == 0, b""));
+            probe.constant_grid(known.as_ref()).map(|grid| (n, grid))
+        })
+    };
+    let (n, constant) = grid(|n| n * 33 + if n > 3 { 900 } else { 0 }, 100, 0).unwrap();
+    assert_eq!(n, 4, "one long gap tells");
+    assert_eq!((constant.constant, constant.irregular, constant.frame_rate), (true, false, 30.0));
+    assert_eq!((constant.part_target_ms, constant.target_duration, constant.keyframe_interval_us), (200, 2, Some(2_000_000)));
+    assert_eq!(grid(|n| n * 1000, 100, 4).map(|(n, grid)| (n, grid.target_duration)), Some((1, 4)), "a still screen");
+    assert!(grid(|n| n * 33 + n / 7 * 300, 100, 0).is_some(), "many short ones tell, too");
+    assert_eq!(grid(|n| n * 33, 300, 0), None);
+    assert_eq!(grid(|n| n * 200, 300, 0), None, "slow, and regular");
+}
+
 /// The distances of a WebRTC publisher: `at` gives the nth picture's capture, in microseconds.
 fn probe_uneven(keyframe_interval: Option<Duration>, keys: impl Fn(u32) -> bool, at: impl Fn(u32) -> i64) -> (Grid, u32) {
     let mut probe = Probe::new(Hints { keyframe_interval, ..Hints::default() });
@@ -212,6 +231,7 @@ fn state(target_duration: u32, interval_ms: Option<i64>) -> State {
         keyframe_interval_us: interval_ms.map(|ms| ms * 1000),
         independent_segments: true,
         irregular: false,
+        constant: false,
         frame_rate: 30.0,
     };
     State::new(&grid, wall(0), None)

@@ -57,6 +57,8 @@ pub struct Config {
     /// What is made of streams that have none of their own.
     pub ladder: Ladder,
     pub ladders: HashMap<StreamName, Ladder>,
+    /// Where a source's pictures come too far apart for Parts, what is packaged is made of them at a constant rate.
+    pub constant_rate: bool,
     /// The cheapest rung is made while anybody follows the source's live edge.
     pub rescue: bool,
     /// How long a rung is made after the last request for it.
@@ -75,6 +77,7 @@ impl Default for Config {
             made_bitrate: None,
             ladder: Ladder::default(),
             ladders: HashMap::new(),
+            constant_rate: true,
             rescue: true,
             rung_idle,
         }
@@ -238,6 +241,7 @@ impl Inner {
             after_msn: known.map(|known| known.last_msn),
             made_bitrate: self.config.made_bitrate,
             ladder,
+            constant: self.config.rungs && self.config.constant_rate,
         }
     }
 
@@ -442,6 +446,8 @@ impl Task {
         for (at, (feed, supply)) in self.rungs.iter_mut().zip(&mut supplies).enumerate() {
             let always =
                 rungs.as_ref().is_some_and(|rungs| rungs.get(at).is_some_and(|rung| rung.setting.always)) && cuts.is_some();
+            let leads = self.presentation.needs_picture_made() && feed.is_alike();
+            let always = always || leads;
             *supply = feed.keep(asked.last(at), always, &place, now);
         }
         self.presentation.set_supplies(supplies);
@@ -511,15 +517,25 @@ impl Task {
 
     /// The publisher came back without the track that led: what follows is another presentation.
     fn replace(&mut self, wall: SystemTime) {
-        let held = self.presentation.take_held();
+        let mut held = self.presentation.take_held();
         let epoch = self.presentation.epoch();
+        let in_vain = self.presentation.needs_picture_made();
+        if in_vain {
+            // The sound of so long would lead before the picture's next keyframe comes.
+            held.truncate(1);
+        }
         self.presentation.end();
         self.show();
         self.remember();
         self.inner.inbox.put(&self.live.name, None);
         self.inner.metrics.presentation_ended();
         self.inner.metrics.presentation_started();
-        self.presentation = Presentation::new(self.inner.settings(&self.live.name));
+        let mut settings = self.inner.settings(&self.live.name);
+        if in_vain {
+            tracing::warn!(stream = %self.live.name, "the source is packaged as it is: no picture of a constant rate can be made of it");
+            settings.constant = false;
+        }
+        self.presentation = Presentation::new(settings);
         self.keep_rungs();
         self.segments = [0; TrackId::COUNT];
         self.live.front.send_modify(|front| {
@@ -612,7 +628,8 @@ impl Task {
         if let (Some(_), Some(grid), None) = (multivariant, self.presentation.grid(), &self.live.front.borrow().multivariant) {
             tracing::info!(
                 stream = %self.live.name, target_duration_s = grid.target_duration, part_target_ms = grid.part_target_ms,
-                irregular = grid.irregular, resumed = self.live.front.borrow().resumed.is_some(), "presentation started"
+                irregular = grid.irregular,
+                constant = grid.constant, resumed = self.live.front.borrow().resumed.is_some(), "presentation started"
             );
         }
         let (target_duration, part_target_ms) =

@@ -20,7 +20,7 @@ use std::{
 };
 
 use media_core::{
-    Announcement, Item, Ladder, Rung, Sample, Timestamp, TrackId,
+    Announcement, Item, Ladder, Rung, Sample, Timestamp, Track, TrackId,
     timeline::{Cut, Grid, Hints, Place, Probe, State, Timeline},
 };
 
@@ -66,13 +66,15 @@ pub struct Settings {
     /// Bits a second of a picture that is made at the source's size, where that is configured.
     pub made_bitrate: Option<u32>,
     pub ladder: Ladder,
+    /// Where the publisher's pictures come too far apart for Parts, the one that leads is made of them at a constant rate.
+    pub constant: bool,
 }
 
 /// What an Item asks of the shell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     Fine,
-    /// The new publisher lacks the track that leads: end this presentation, and start another
+    /// The new publisher lacks the track that leads, or what leads cannot be made: end this presentation, and start another
     /// with what `take_held` gives.
     Replace,
 }
@@ -152,6 +154,8 @@ struct Running {
     announced: Option<u64>,
     /// Of keyframes since the presentation looked, whether a segment begins there.
     decided: Vec<(Timestamp, bool)>,
+    /// Where what is made leads: its track as it came last, and as that of the picture.
+    made_lead: Option<(Arc<Track>, Arc<Track>)>,
 }
 
 impl Presentation {
@@ -246,6 +250,11 @@ impl Presentation {
     /// What was found out of the source; never changes.
     pub fn grid(&self) -> Option<&Grid> {
         self.running.as_ref().map(|running| &running.grid)
+    }
+
+    /// The picture alike leads, made at a constant rate while somebody publishes.
+    pub fn needs_picture_made(&self) -> bool {
+        self.live && self.grid().is_some_and(|grid| grid.constant)
     }
 
     /// All that can be made of the picture, once the grid is known.
@@ -348,7 +357,12 @@ impl Presentation {
             TrackId::AUDIO if !has_video && sample.received - first >= wait => TrackId::AUDIO,
             _ => return,
         };
-        if let Some(grid) = self.probe.push(sample) {
+        let known = self.probe.push(sample);
+        let constant = self.probe.constant_grid(known.as_ref()).filter(|_| self.settings.constant);
+        if constant.is_some() {
+            self.queue.retain(|sample| !sample.track.id.is_picture());
+        }
+        if let Some(grid) = constant.or(known) {
             self.start(lead, grid, sample.received, wall);
         }
     }
@@ -360,6 +374,8 @@ impl Presentation {
         timeline.join(self.epoch);
         let mut running = Running::new(timeline, grid, &self.settings.ladder, lead, now);
         (running.supplies, running.announced) = (self.supplies, self.announcement.bitrate);
+        // What is to be made is asked for only now.
+        running.joined = grid.constant.then_some(now);
         let arrived = |sample: &Sample| wall - now.saturating_duration_since(sample.received);
         let first = queue.iter().position(|sample| sample.track.id == lead && sample.keyframe).unwrap_or(0);
         // PROGRAM-DATE-TIME begins with the least late of what is queued: that tells best when the first of it was made.

@@ -70,6 +70,11 @@ impl Feed {
         ids.zip(std::iter::once(Made::Video).chain((1..).map(Made::Rung))).map(feed).collect()
     }
 
+    /// It is the picture at the source's size.
+    pub fn is_alike(&self) -> bool {
+        self.made == Made::Video
+    }
+
     /// Has it made while it is asked for. Answers what the presentation may count on. `always`: it is asked for now.
     pub fn keep(&mut self, asked: Option<Instant>, always: bool, place: &Place, now: Instant) -> Supply {
         let wait = place.idle.max(Duration::from_secs(place.target_duration.into()) * WANTED_TARGETS);

@@ -4,6 +4,7 @@
 
 mod changes;
 mod codecs;
+mod constant;
 mod http;
 mod playlist;
 mod presentation;

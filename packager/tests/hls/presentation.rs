@@ -95,7 +95,7 @@ impl Run {
         self.base + Timestamp::from_micros(self.now_us).to_duration()
     }
 
-    fn wall(&self) -> SystemTime {
+    pub fn wall(&self) -> SystemTime {
         UNIX_EPOCH + Duration::from_secs(WALL_S) + Timestamp::from_micros(self.now_us).to_duration()
     }
 

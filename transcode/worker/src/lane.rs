@@ -7,7 +7,7 @@ use anyhow::{Context, Result, anyhow};
 use media_core::{Timestamp, Track, stream::Made};
 use transcode::wire::{Coded, LaneId, Order, PICTURE_LANES, Report, Wish};
 
-use crate::{decoders::Decoders, encoders::Encoders, sound, video};
+use crate::{decoders::Decoders, encoders::Encoders, sound, steady::NextSlot, video};
 
 pub struct Lane {
     id: LaneId,
@@ -17,6 +17,8 @@ pub struct Lane {
     run: Option<Run>,
     decoders: Decoders,
     encoders: Arc<Encoders>,
+    /// Where pictures are given at a constant rate.
+    next_slot: NextSlot,
     /// A run has failed: the next one begins at a keyframe from here on.
     resting_until: Option<Timestamp>,
     /// Nothing can be made of the track.
@@ -41,6 +43,7 @@ impl Lane {
             run: None,
             decoders: Decoders::default(),
             encoders,
+            next_slot: NextSlot::default(),
             resting_until: None,
             refused: false,
         }
@@ -66,6 +69,7 @@ impl Lane {
                 self.track = None;
                 self.makes.iter_mut().for_each(|(_, wish)| wish.after = None);
                 self.resting_until = None;
+                self.next_slot = NextSlot::default();
                 self.reports.send(Report::Ended(self.id)).context("nobody reads reports")?;
             }
             Order::Keyframe(_, made) => {
@@ -149,7 +153,7 @@ impl Lane {
         let (_, wish) = self.makes.first().context("a Sample though nothing is to be made")?;
         let mut failed = anyhow!("nothing decodes {}", track.codec_string());
         for decoder in self.decoders.of(&track.parameters) {
-            let run = video::Run::start(self.id, &track.parameters, decoder, wish, first, self.reports.clone());
+            let run = video::Run::start(self.id, &track.parameters, decoder, wish, first, &self.next_slot, self.reports.clone());
             let played = run.and_then(|mut run| {
                 self.makes.iter().try_for_each(|(made, wish)| run.make(*made, wish, &self.encoders))?;
                 run.play().map(|()| run)

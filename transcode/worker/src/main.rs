@@ -13,6 +13,7 @@ mod lane;
 mod listener;
 mod self_test;
 mod sound;
+mod steady;
 mod video;
 
 use std::{

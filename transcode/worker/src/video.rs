@@ -2,15 +2,13 @@
 //! for each that is made of it: at its size, its share of the pictures and its keyframes (`branch.rs`).
 //!
 //! `appsrc ! h264parse ! avdec_h264 ! tee ! { queue ! videoconvertscale ! x264enc ! appsink } for each`. A probe behind the
-//! decoder tells which pictures are keyframes of the source.
+//! decoder tells which pictures are keyframes of the source. Where pictures are given at a constant rate, they are repeated
+//! between the decoder and the tee (`steady.rs`), and the clock tells.
 
 use std::{
     collections::VecDeque,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-        mpsc::SyncSender,
-    },
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering, mpsc::SyncSender},
+    time::Duration,
 };
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -26,6 +24,7 @@ use crate::{
     chain::{self, Chain, Clock, Intake},
     decoders::{self, Decoder},
     encoders::{Encoder, Encoders},
+    steady::{self, Live, NextSlot, Pace},
 };
 
 /// For most sources, beside a decoder and an encoder. Parsers of other codecs are looked for when such a source comes.
@@ -45,7 +44,7 @@ pub struct Run {
     branches: Vec<Branch>,
     keys: Arc<Mutex<Keys>>,
     /// Some pictures may be left out: they come as fast as they are shown.
-    live: Arc<AtomicBool>,
+    live: Live,
     /// The source's codec is one of those that came after H.264.
     denser: bool,
     reports: SyncSender<Report>,
@@ -78,12 +77,15 @@ impl Run {
         decoder: &'static Decoder,
         first_wish: &Wish,
         first: &Coded,
+        next_slot: &NextSlot,
         reports: SyncSender<Report>,
     ) -> Result<Self> {
         let frame_rate = announced(first_wish.frame_rate).or_else(|| parameters.frame_rate()).unwrap_or(FRAME_RATE_UNKNOWN);
         let (parser, caps) = coding(parameters)?;
+        let cut_every = Duration::from_millis(first_wish.picture.cut_every_ms.into());
+        let steadily = if cut_every.is_zero() { String::new() } else { format!("{} !", steady::elements()) };
         let chain = Chain::new(&format!(
-            "appsrc name=source {source} ! {parser} ! {element} name=decoder {options} ! tee name=tee allow-not-linked=true",
+            "appsrc name=source {source} ! {parser} ! {element} name=decoder {options} ! {steadily} tee name=tee allow-not-linked=true",
             source = chain::SOURCE,
             element = decoder.element,
             options = decoder.options,
@@ -91,8 +93,15 @@ impl Run {
         let rate = gst::Fraction::new(frame_rate.frames as i32, frame_rate.seconds as i32);
         let intake = Intake::new(&chain, &caps.field("framerate", rate).build(), lane, reports.clone())?;
         let source = Source { size: parameters.size(), frame_rate, clock: Clock::starting_with(first) };
-        let (keys, live) = (Arc::<Mutex<Keys>>::default(), Arc::<AtomicBool>::default());
-        mark_pictures(&chain, Arc::clone(&keys))?;
+        let (keys, mut live) = (Arc::<Mutex<Keys>>::default(), Live::default());
+        if cut_every.is_zero() {
+            live.given = Arc::clone(&live.source);
+            mark_pictures(&chain, Arc::clone(&keys))?;
+        } else {
+            let pace = Pace { rate: frame_rate, cut_every, in_part: first_wish.picture.in_part, clock: source.clock };
+            let begins = source.clock.inward(first.pts);
+            steady::start(&chain, pace, begins, Arc::clone(&keys), live.clone(), next_slot.clone())?;
+        }
         let denser = !matches!(parameters, Parameters::H264(_));
         Ok(Self { chain, intake, lane, source, decoder, branches: Vec::new(), keys, live, denser, reports })
     }
@@ -108,7 +117,7 @@ impl Run {
         let mut failed = anyhow!("no encoder of H.264 is installed");
         for encoder in encoders.all() {
             let setup = Setup { lane: self.lane, made, wish, encoder, source: self.source };
-            match Branch::start(&self.chain, setup, &self.keys, &self.live, self.reports.clone()) {
+            match Branch::start(&self.chain, setup, &self.keys, &self.live.given, self.reports.clone()) {
                 Ok(branch) => {
                     self.branches.push(branch);
                     return Ok(());
@@ -151,7 +160,7 @@ impl Run {
             }
             keys.pending.push_back((self.source.clock.inward(coded.pts), coded.cut));
         }
-        self.live.store(coded.live, Ordering::Relaxed);
+        self.live.source.store(coded.live, Ordering::Relaxed);
         let halves = if self.denser { rung::DENSER_HALVES as usize } else { 2 };
         let bytes = coded.payload.len() * halves / 2;
         self.branches.iter_mut().for_each(|branch| branch.follow_rate(coded.dts, bytes));
@@ -174,6 +183,11 @@ impl Run {
 }
 
 impl Keys {
+    pub fn set(&mut self, mark: Mark) {
+        self.mark = mark;
+        self.base = mark.cut.or(self.base);
+    }
+
     /// Of the picture that comes out of the decoder; `None` where one of its time, or a later one, has come before.
     fn next(&mut self, pts: gst::ClockTime) -> Option<Mark> {
         if self.newest.is_some_and(|newest| pts <= newest) {
@@ -187,7 +201,6 @@ impl Keys {
                 mark.cut = Some(at.nseconds());
             }
         }
-        self.base = mark.cut.or(self.base);
         Some(mark)
     }
 }
@@ -199,7 +212,7 @@ fn mark_pictures(chain: &Chain, keys: Arc<Mutex<Keys>>) -> Result<()> {
         let Some(pts) = info.buffer().and_then(|buffer| buffer.pts()) else { return gst::PadProbeReturn::Drop };
         let mut keys = keys.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(mark) = keys.next(pts) else { return gst::PadProbeReturn::Drop };
-        keys.mark = mark;
+        keys.set(mark);
         gst::PadProbeReturn::Ok
     });
     Ok(())

@@ -30,6 +30,7 @@ fn grid() -> Grid {
         keyframe_interval_us: Some(2_000_000),
         independent_segments: true,
         irregular: false,
+        constant: false,
         frame_rate: 30_000.0 / 1001.0,
     }
 }

@@ -6,8 +6,6 @@
 //! awaited: they wait for their keyframes, which come faster than real time
 //! ```
 
-use media_core::Track;
-
 use super::*;
 
 /// A rung's segments wait so much longer than the lead's: for an encoder that starts, or replaces another, and has to make
@@ -20,6 +18,9 @@ const KEPT_CUTS: usize = 2;
 /// A rung begins with a whole segment where so much media has to be made for it at most: two segments of 4 s, which take a machine
 /// a second or two. hls.js loads no Part of a playlist that has none before the open segment, and takes the gap instead.
 const MADE_AGAIN_MAX: Duration = Duration::from_millis(8800);
+
+/// What leads is given so long to be made, where it cannot be: a program that makes it starts anew, or is only just asked.
+const LEAD_MADE_WAIT: Duration = Duration::from_secs(3);
 
 /// Whether a rung can be had.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -56,6 +57,26 @@ impl Running {
         self.followers[at].heard = Some(self.timeline.horizon());
         losses.late += self.followers[at].push(sample);
         self.follow(at, epoch, losses, false);
+    }
+
+    /// The picture of a publisher, where one that is made of it leads.
+    pub(super) fn source_sample(&mut self, sample: &Sample) -> Verdict {
+        self.lead_comes = true;
+        let unavailable = supply(&self.supplies, Rung::ALIKE.id) == Supply::Unavailable;
+        let missed = sample.received.saturating_duration_since(self.lead_heard) >= LEAD_MADE_WAIT;
+        if sample.keyframe && unavailable && missed { Verdict::Replace } else { Verdict::Fine }
+    }
+
+    /// What is made alike, as the picture that leads.
+    pub(super) fn as_picture(&mut self, sample: &Sample) -> Arc<Sample> {
+        let known = self.made_lead.as_ref().filter(|(came, _)| Arc::ptr_eq(came, &sample.track)).map(|(_, own)| Arc::clone(own));
+        let track = known.unwrap_or_else(|| {
+            let Track { timescale, parameters, .. } = &*sample.track;
+            let own = Arc::new(Track { id: TrackId::VIDEO, timescale: *timescale, parameters: parameters.clone() });
+            self.made_lead = Some((Arc::clone(&sample.track), Arc::clone(&own)));
+            own
+        });
+        Arc::new(Sample { track, ..Sample::clone(sample) })
     }
 
     fn set_supplies(&mut self, supplies: Supplies) {

@@ -1,7 +1,5 @@
 //! The part of a presentation that exists once its grid is known: who leads, who follows.
 
-use media_core::Track;
-
 use super::{
     follower::{Follower, Lengths, Reach},
     rungs::{Supplies, wait_us},
@@ -22,6 +20,7 @@ impl Running {
             rungs: Rung::all(ladder, &grid).into(),
             announced: None,
             decided: Vec::new(),
+            made_lead: None,
             followed_until: Timestamp::ZERO,
             lengths: Lengths::new(grid.target_duration, grid.frame_rate),
             timeline,
@@ -108,6 +107,17 @@ impl Running {
 
     pub(super) fn sample(&mut self, sample: &Arc<Sample>, epoch: u64, wall: SystemTime, losses: &mut Losses) -> Verdict {
         let id = sample.track.id;
+        if self.grid.constant && id.is_picture() && !id.is_rung() {
+            return self.source_sample(sample);
+        }
+        if self.grid.constant && id == Rung::ALIKE.id {
+            self.newest = sample.received;
+            self.lead_heard = sample.received;
+            let sample = self.as_picture(sample);
+            self.lead_sample(&sample, epoch, wall, losses);
+            self.follow_all(epoch, losses, false);
+            return Verdict::Fine;
+        }
         if id.is_rung() {
             self.rung_sample(sample, epoch, losses);
             return Verdict::Fine;

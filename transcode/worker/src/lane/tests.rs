@@ -7,6 +7,7 @@ use media_core::{Parameters, TrackId, codec::h264};
 
 use super::*;
 use crate::{chain, decoders::Decoder, encoders::FIRST_FAILS};
+use transcode::wire;
 
 const PICTURES: LaneId = PICTURE_LANES.start;
 
@@ -123,4 +124,42 @@ fn an_encoder_that_does_not_start_gives_way_to_the_next() {
     lane.handle(Order::End(PICTURES)).unwrap();
     let made = told.try_iter().filter(|report| matches!(report, Report::Sample(..))).count();
     assert_eq!((made, encoders.all()[0].element), (60, "x264enc"), "and the next run begins with that one");
+}
+
+/// A source of which pictures 10 to 59 do not come, and 3 and 4: all slots of the rate are filled, cuts are of its clock.
+#[test]
+fn pictures_that_do_not_come_are_repeated() {
+    let (track, clip) = clip();
+    let (reports, told) = mpsc::sync_channel(4096);
+    let mut lane = Lane::new(PICTURES, Arc::default(), reports);
+    let constant = |divisor| Wish {
+        bitrate: 500_000,
+        frame_rate: 30.0,
+        picture: wire::Picture { divisor, in_part: 6, gop_ms: 4000, cut_every_ms: 4000, ..wire::Picture::default() },
+        ..Wish::default()
+    };
+    for (made, divisor) in [(Made::Video, 1), (Made::Rung(1), 3)] {
+        lane.handle(Order::Make(PICTURES, made, constant(divisor))).unwrap();
+    }
+    lane.handle(Order::Track(PICTURES, Arc::clone(&track))).unwrap();
+    // As it would be that sends all of this in no time: nothing is repeated by the clock, which `cadence` tests.
+    let comes = |n: &usize| !(3..5).contains(n) && !(10..60).contains(n) && *n < 170;
+    for (_, coded) in clip.into_iter().enumerate().filter(|(n, _)| comes(n)) {
+        lane.handle(Order::Sample(PICTURES, Coded { live: false, ..coded })).unwrap();
+    }
+    lane.handle(Order::End(PICTURES)).unwrap();
+    drop(lane.run.take());
+    let (mut all, mut keyframes) = ([Vec::new(), Vec::new()], [Vec::new(), Vec::new()]);
+    for report in told.try_iter() {
+        let Report::Sample(_, made, coded) = report else { continue };
+        let (of, slot) = (usize::from(made != Made::Video), coded.pts.ticks_in(media_core::Timescale::new(30).unwrap()));
+        all[of].push(slot);
+        if coded.keyframe {
+            keyframes[of].push(slot);
+        }
+    }
+    // The clip begins at 10 s, so with slot 300; 12 s is a multiple of 4 s.
+    assert_eq!(all[0], (300..470).collect::<Vec<_>>());
+    assert_eq!(all[1], (300..470).step_by(3).collect::<Vec<_>>());
+    assert_eq!(keyframes, [[300, 360], [300, 360]]);
 }
