@@ -14,8 +14,9 @@ use std::{
 // ---- what is forbidden, and where ----------------------------------------------------------------------------------
 
 /// Files that may await, or touch a socket, a clock or a thread, wherever they lie.
-const SHELLS: [&str; 12] = [
+const SHELLS: [&str; 13] = [
     "listener.rs",
+    "steady.rs",
     "conn.rs",
     "server.rs",
     "udp.rs",
