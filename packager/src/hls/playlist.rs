@@ -124,6 +124,8 @@ struct Listed {
     map: Option<Arc<str>>,
     duration_us: i64,
     parts: u32,
+    /// A rung's, of whose end nothing was made.
+    torn: bool,
     /// PROGRAM-DATE-TIME; then the EXT-X-PART lines; then EXTINF and address.
     head: String,
     part_lines: String,
@@ -142,7 +144,7 @@ pub struct Report {
 pub struct Closed {
     pub msn: u64,
     pub duration_us: i64,
-    pub parts: u32,
+    pub gap: bool,
 }
 
 impl Playlist {
@@ -176,6 +178,7 @@ impl Playlist {
             map,
             duration_us: 0,
             parts: 0,
+            torn: false,
             head: dated(cut.wall_us),
             part_lines: String::new(),
             tail: String::new(),
@@ -196,6 +199,7 @@ impl Playlist {
             map: map.clone(),
             duration_us,
             parts: 0,
+            torn: false,
             head: dated(first.wall_us - duration_us),
             part_lines: String::new(),
             tail: format!("#EXT-X-GAP\n#EXTINF:{},\n{uri}\n", Seconds(duration_us)),
@@ -217,15 +221,39 @@ impl Playlist {
         (number, part_epoch)
     }
 
-    /// Closes the open segment. Without a Part it is a gap of `gap_us` (EXT-X-GAP).
+    /// Parts that nobody will make, to the end of the open segment (GAP=YES).
+    fn push_gaps(&mut self, mut missing_us: i64, epoch: u64) {
+        let part_us = i64::from(self.constants.part_target_ms.max(1)) * 1000;
+        while missing_us > 0 {
+            self.push_part(missing_us.min(part_us), false, epoch);
+            missing_us -= part_us;
+            if let Some(open) = &mut self.open {
+                open.part_lines.truncate(open.part_lines.trim_end().len());
+                open.part_lines.push_str(",GAP=YES\n");
+            }
+        }
+    }
+
+    /// Nothing comes of the rest of the open segment.
+    pub fn tear(&mut self) {
+        if let Some(open) = &mut self.open {
+            open.torn = true;
+        }
+    }
+
+    /// Closes the open segment. Without a Part, or torn, it is a gap of `gap_us` (EXT-X-GAP).
     pub fn close(&mut self, epoch: u64, gap_us: i64) -> Option<Closed> {
+        if let Some(open) = self.open.as_ref().filter(|open| open.torn && open.parts > 0) {
+            self.push_gaps(gap_us - open.duration_us, epoch);
+        }
         let mut open = self.open.take()?;
-        if open.parts == 0 {
+        let gap = open.torn || open.parts == 0;
+        if gap {
             open.duration_us = gap_us.max(1_000);
             open.tail.push_str("#EXT-X-GAP\n");
         }
         let _ = write!(open.tail, "#EXTINF:{},\n{}\n", Seconds(open.duration_us), segment_uri(self.folder, epoch, open.msn));
-        let closed = Closed { msn: open.msn, duration_us: open.duration_us, parts: open.parts };
+        let closed = Closed { msn: open.msn, duration_us: open.duration_us, gap };
         self.next_msn = open.msn + 1;
         self.segments.push_back(open);
         self.trim();

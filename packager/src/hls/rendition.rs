@@ -32,6 +32,9 @@ impl SharedShelf {
 /// What a segment may still catch up on: more than any jitter, and so little that EXTINF rounds down all the same.
 const LAG_MAX: Timestamp = Timestamp::from_millis(30);
 
+/// A segment of a rung may end so much early: a picture that was lost, at five a second.
+const TORN: Duration = Duration::from_millis(450);
+
 /// Sound is dated this much before its time, so that no rounding to milliseconds dates it behind the pictures' time. hls.js lays sound
 /// beside pictures by dates; sound that it takes to be later than it is, it does not load on behind the segment that it has.
 const SOUND_EARLY_US: i64 = 1_000;
@@ -240,6 +243,14 @@ impl Rendition {
         true
     }
 
+    /// The open segment ends at `next`. A rung that was not made up to there is torn: players must not take what follows for the
+    /// next of what there is.
+    pub fn tear_before(&mut self, next: Timestamp) {
+        if self.id.is_rung() && (next - self.segmenter.end()).to_duration() > TORN {
+            self.playlist.tear();
+        }
+    }
+
     /// Closes the open segment, with what its open Part holds. `next` is where the next one
     /// starts: how long an empty one was.
     pub fn close(&mut self, next: Timestamp, epoch: u64, now: Instant) -> Option<ClosedSegment> {
@@ -247,7 +258,7 @@ impl Rendition {
         let part = self.segmenter.close_part();
         self.publish(part, epoch, now);
         let closed = self.playlist.close(epoch, (next - cut.at).as_micros())?;
-        self.gap = closed.parts == 0;
+        self.gap = closed.gap;
         self.segments += 1;
         let duration = Duration::from_micros(u64::try_from(closed.duration_us).unwrap_or(0));
         let window = Duration::from_micros(u64::try_from(self.playlist.window_us()).unwrap_or(0));

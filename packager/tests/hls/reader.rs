@@ -40,6 +40,7 @@ pub struct Part {
     pub uri: String,
     pub duration_us: i64,
     pub independent: bool,
+    pub gap: bool,
 }
 
 impl Media {
@@ -125,10 +126,11 @@ impl Media {
             for part in &segment.parts {
                 assert!(part.duration_us <= self.part_target_us, "{msn}: {part:?} over {}", self.part_target_us);
             }
-            if segment.gap {
-                assert!(segment.parts.is_empty(), "{msn}: a gap has no Part");
+            assert!(segment.gap || segment.parts.iter().all(|part| !part.gap), "{msn}: it lacks a Part");
+            if segment.gap && segment.parts.is_empty() {
                 continue;
             }
+            assert!(!segment.gap || segment.parts.last().is_some_and(|part| part.gap), "{msn}: of a gap something is missing");
             let beyond_us = from_end_us - 3 * self.target_duration * 1_000_000;
             // Written durations are rounded.
             let listed = if beyond_us.abs() < 100 { !segment.parts.is_empty() } else { beyond_us < 0 };
@@ -183,6 +185,7 @@ impl Part {
             uri: a["URI"].clone(),
             duration_us: micros(&a["DURATION"]),
             independent: a.get("INDEPENDENT").is_some_and(|v| v == "YES"),
+            gap: a.get("GAP").is_some_and(|v| v == "YES"),
         }
     }
 }

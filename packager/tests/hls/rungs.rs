@@ -187,5 +187,5 @@ fn a_rung_is_listed_cold_and_made_when_it_is_asked_for() {
     check("asked for again later", 60, false, 25, &[(3.0, Ask), (9.0, Leave), (19.0, Ask)], "W---WWWW");
     check("killed in a segment", 60, false, 21, &[(5.0, Ask), (13.0, Kill)], "WWWWWWWW");
     check("killed at its end", 60, false, 21, &[(5.0, Ask), (13.9, Kill)], "WWWWWWWW");
-    check("lost", 60, false, 29, &[(5.0, Ask), (16.5, Lose(7))], "WWs--WWW");
+    check("lost", 60, false, 29, &[(5.0, Ask), (16.5, Lose(7))], "WW---WWW");
 }

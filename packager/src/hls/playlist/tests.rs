@@ -176,6 +176,22 @@ fn a_hint_comes_true_across_epochs() {
 }
 
 #[test]
+fn a_torn_segment_is_a_gap_and_keeps_its_parts() {
+    let mut playlist = playlist(&format!("{}Ip", segment()));
+    playlist.tear();
+    assert_eq!(playlist.close(7, 2_000_000), Some(Closed { msn: 2, duration_us: 2_000_000, gap: true }));
+    playlist.open(&cut(3, false), Some("video/7/init-1.mp4".into()));
+    let text = text(&mut playlist);
+    assert!(
+        text.contains("URI=\"video/7/part-11.m4s\"\n#EXT-X-PART:DURATION=0.20000,URI=\"video/7/part-12.m4s\",GAP=YES\n"),
+        "{text}"
+    );
+    let end = "URI=\"video/7/part-19.m4s\",GAP=YES\n#EXT-X-GAP\n#EXTINF:2.00000,\nvideo/7/segment-2.m4s\n";
+    assert!(text.contains(end), "{text}");
+    assert_eq!(playlist.render(&[]).hint, (7, 20));
+}
+
+#[test]
 fn a_segment_without_parts_is_a_gap() {
     let mut playlist = playlist("Ip||I");
     let text = text(&mut playlist);

@@ -122,7 +122,7 @@ impl Running {
         let mut changed = false;
         while let Some(cut) = self.followers[at].front_cut().copied() {
             if self.rendition(id).is_some_and(Rendition::is_open) {
-                self.close(id, cut.at, epoch, self.newest);
+                self.close_at_cut(id, cut.at, epoch);
                 changed = true;
             }
             if self.followers[at].cuts() <= KEPT_CUTS {

@@ -302,6 +302,13 @@ impl Running {
             .is_some_and(|rendition| rendition.is_open() && rendition.push(sample, offset, epoch, sample.received))
     }
 
+    pub(super) fn close_at_cut(&mut self, id: TrackId, next: Timestamp, epoch: u64) {
+        if let Some(rendition) = self.rendition_mut(id) {
+            rendition.tear_before(next);
+        }
+        self.close(id, next, epoch, self.newest);
+    }
+
     pub(super) fn close(&mut self, id: TrackId, next: Timestamp, epoch: u64, now: Instant) {
         let Some(closed) = self.rendition_mut(id).and_then(|rendition| rendition.close(next, epoch, now)) else { return };
         if self.closed.len() < CLOSED_MAX {
@@ -360,7 +367,7 @@ impl Running {
                 reached |= self.cross(id, cut, epoch);
                 continue;
             }
-            self.close(id, cut.at, epoch, self.newest);
+            self.close_at_cut(id, cut.at, epoch);
             self.ensure(sample, cut, epoch);
             reached = true;
             let behind_us = (pts - cut.at).as_micros();
@@ -411,7 +418,7 @@ impl Running {
 
     /// Takes a follower over a cut that none of its frames has reached.
     pub(super) fn cross(&mut self, id: TrackId, cut: Cut, epoch: u64) -> bool {
-        self.close(id, cut.at, epoch, self.newest);
+        self.close_at_cut(id, cut.at, epoch);
         if let Some(follower) = self.followers.iter_mut().find(|follower| follower.id == id) {
             follower.broken = id.is_picture();
         }
