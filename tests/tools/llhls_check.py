@@ -347,7 +347,7 @@ class Follower(threading.Thread):
                     self.fail("4.4.5.3 preload hint was never published", p.hint["URI"])
             for m in sorted(n.parts):
                 for i, x in enumerate(n.parts[m]):
-                    if (m, i) in seen or (m, i) < (msn, part):
+                    if (m, i) in seen or (m, i) < (msn, part) or x.get("GAP") == "YES":
                         continue
                     map_uri = next((s["map"] for s in n.segments if s["msn"] == m), n.map)
                     # The decode time may jump at the first part behind a discontinuity or a gap, also of an open segment; not inside one.

@@ -221,16 +221,17 @@ impl Playlist {
         (number, part_epoch)
     }
 
-    /// Parts that nobody will make, to the end of the open segment (GAP=YES).
-    fn push_gaps(&mut self, mut missing_us: i64, epoch: u64) {
+    /// Parts that nobody will make, to the end of the open segment (GAP=YES). The address that is hinted is the next one's that is made.
+    fn push_gaps(&mut self, mut missing_us: i64) {
         let part_us = i64::from(self.constants.part_target_ms.max(1)) * 1000;
+        let Some(open) = &mut self.open else { return };
         while missing_us > 0 {
-            self.push_part(missing_us.min(part_us), false, epoch);
+            let (duration, msn, part) = (Seconds(missing_us.min(part_us)), open.msn, open.parts);
+            let uri = format!("{}/{}/gap-{msn}-{part}.m4s", self.folder, self.hint_epoch);
+            let _ = writeln!(open.part_lines, "#EXT-X-PART:DURATION={duration},URI=\"{uri}\",GAP=YES");
+            open.parts += 1;
+            open.duration_us += missing_us.min(part_us);
             missing_us -= part_us;
-            if let Some(open) = &mut self.open {
-                open.part_lines.truncate(open.part_lines.trim_end().len());
-                open.part_lines.push_str(",GAP=YES\n");
-            }
         }
     }
 
@@ -244,7 +245,7 @@ impl Playlist {
     /// Closes the open segment. Without a Part, or torn, it is a gap of `gap_us` (EXT-X-GAP).
     pub fn close(&mut self, epoch: u64, gap_us: i64) -> Option<Closed> {
         if let Some(open) = self.open.as_ref().filter(|open| open.torn && open.parts > 0) {
-            self.push_gaps(gap_us - open.duration_us, epoch);
+            self.push_gaps(gap_us - open.duration_us);
         }
         let mut open = self.open.take()?;
         let gap = open.torn || open.parts == 0;
