@@ -6,7 +6,9 @@ use std::{
 };
 
 use bytes::Bytes;
-use m3u8_rs::{AlternativeMedia, AlternativeMediaType, MasterPlaylist, QuotedOrUnquoted, Resolution, VariantStream};
+use m3u8_rs::{
+    AlternativeMedia, AlternativeMediaType, ClosedCaptionGroupId, MasterPlaylist, QuotedOrUnquoted, Resolution, VariantStream,
+};
 use media_core::{Parameters, Rung, Track, TrackId, TrackKind};
 
 use super::playlist::gzip;
@@ -219,6 +221,9 @@ impl Offer {
             resolution: video.map(|v| Resolution { width: v.width.into(), height: v.height.into() }),
             frame_rate: video.filter(|v| v.frame_rate > 0.0).map(|v| (v.frame_rate * 1000.0).round() / 1000.0),
             audio: audio.map(|_| AUDIO_GROUP.to_owned()),
+            // What is made has none, so there are none in any (rfc8216bis 4.4.6.2). Shaka 5.2.12, not told, looks for them in
+            // the open segment of a rung that was cold, by an address that it does not have, and gives up.
+            closed_captions: (self.rungs > 0).then_some(ClosedCaptionGroupId::None),
             other_attributes: video.map(|v| self.attributes(v)),
             ..VariantStream::default()
         }

@@ -117,7 +117,7 @@ fn what_is_made_is_a_variant_behind_its_source() {
         [
             format!(
                 "#EXT-X-STREAM-INF:BANDWIDTH={peak},AVERAGE-BANDWIDTH={average},CODECS=\"{codec},mp4a.40.2\",\
-                 RESOLUTION={size},FRAME-RATE=29.97,SCORE={score},STABLE-VARIANT-ID=\"{}\",AUDIO=\"audio\"",
+                 RESOLUTION={size},FRAME-RATE=29.97,SCORE={score},STABLE-VARIANT-ID=\"{}\",AUDIO=\"audio\",CLOSED-CAPTIONS=NONE",
                 stem(uri)
             ),
             uri.to_owned(),
