@@ -54,8 +54,9 @@ const BEHIND_MAX: Duration = Duration::from_secs(2);
 const NEAR_PARTS: u32 = 3;
 /// Media never changes under its address.
 const IMMUTABLE: &str = "public, max-age=31536000, immutable";
-/// A playlist that was waited for holds what its address names; a cache may give it to all.
-const AWAITED: &str = "public, max-age=2";
+/// A playlist that was waited for holds what its address names; a shared cache may give it to all. A browser may not: video.js
+/// asks for the last Part of a segment again until the next segment is listed, and would be told the same for as long.
+const AWAITED: &str = "public, max-age=0, s-maxage=1";
 const REVALIDATE: &str = "no-cache";
 const NO_STORE: &str = "no-store";
 const PLAYLIST_TYPE: &str = "application/vnd.apple.mpegurl";

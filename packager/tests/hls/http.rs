@@ -178,7 +178,7 @@ async fn every_answer_says_how_long_it_keeps() {
     check("index.m3u8", "no-cache", playlist).await;
     check("video.m3u8", "no-cache", playlist).await;
     check("audio.m3u8", "no-cache", playlist).await;
-    check(&format!("video.m3u8?_HLS_msn={}", newest.msn - 1), "public, max-age=2", playlist).await;
+    check(&format!("video.m3u8?_HLS_msn={}", newest.msn - 1), "public, max-age=0, s-maxage=1", playlist).await;
     check(&newest.map, forever, "video/mp4").await;
     check(&newest.parts[0].uri, forever, "video/mp4").await;
     let status = check("status.json", "no-store", "application/json").await.json();
@@ -341,7 +341,7 @@ async fn a_blocking_reload_is_answered_by_its_part() {
     for (n, request) in held.into_iter().enumerate() {
         let answer = request.await.unwrap();
         assert_eq!(answer.media().segments.last().unwrap().parts.len(), 6 + n, "the playlist of that very Part");
-        assert_eq!(answer.header("cache-control"), "public, max-age=2");
+        assert_eq!(answer.header("cache-control"), "public, max-age=0, s-maxage=1");
         let waited = answer.at - last;
         assert!(waited <= Duration::from_millis(202), "{waited:?}");
         last = answer.at;
@@ -362,7 +362,7 @@ async fn a_segment_is_waited_for_whole() {
     site.play(&publication, &Publisher { clock_us: 5_533_334, ..both() }, 500).await;
     let answer = held.await.unwrap();
     assert!(answer.media().segment(msn).uri.is_some());
-    assert_eq!(answer.header("cache-control"), "public, max-age=2");
+    assert_eq!(answer.header("cache-control"), "public, max-age=0, s-maxage=1");
     assert!(answer.at - cut < Duration::from_millis(2), "with the keyframe that closes it, not with a Part after it");
 }
 
