@@ -84,12 +84,17 @@ fn sample(track: &Arc<Track>, pts: Timestamp, dts: Timestamp, duration: Option<u
 
 /// `seconds` of 30 pictures a second, a keyframe a second, times in whole milliseconds as RTMP has them.
 pub fn video(width: u32, height: u32, seconds: i64, bframes: u32) -> Vec<Sample> {
+    clip(width, height, seconds * 30, &format!("bframes={bframes}"), "high")
+}
+
+/// `count` pictures of the same, by further settings of x264enc, in a profile of H.264.
+pub fn clip(width: u32, height: u32, count: i64, settings: &str, profile: &str) -> Vec<Sample> {
     let (caps, units) = through(
-        &format!("videotestsrc num-buffers={} pattern=smpte horizontal-speed=3", seconds * 30),
+        &format!("videotestsrc num-buffers={count} pattern=smpte horizontal-speed=3"),
         &format!(
-            "video/x-raw,format=I420,width={width},height={height},framerate=30/1 ! x264enc speed-preset=superfast bframes={bframes} \
+            "video/x-raw,format=I420,width={width},height={height},framerate=30/1 ! x264enc speed-preset=superfast {settings} \
              b-adapt=false key-int-max=30 rc-lookahead=5 bitrate=2500 option-string=open-gop=0:scenecut=0 \
-             ! video/x-h264,profile=high,stream-format=avc,alignment=au"
+             ! video/x-h264,profile={profile},stream-format=avc,alignment=au"
         ),
         None,
     );
@@ -239,6 +244,12 @@ impl Rig {
         })
     }
 
+    /// Memory that it holds, in KiB.
+    pub fn resident_kib(&self) -> Option<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()?)).ok()?;
+        status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?.split_whitespace().next()?.parse().ok()
+    }
+
     /// Seconds of processor time that it has used.
     pub fn cpu_seconds(&self) -> f64 {
         let stat = self.pid().and_then(|pid| std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()).unwrap_or_default();
@@ -289,6 +300,17 @@ fn brief(item: &Item) -> String {
 
 pub fn samples(items: &[Item]) -> Vec<Arc<Sample>> {
     items.iter().filter_map(|item| if let Item::Sample(sample) = item { Some(Arc::clone(sample)) } else { None }).collect()
+}
+
+/// How many pictures a decoder shows of made ones that share a track.
+pub fn shown(samples: &[Arc<Sample>]) -> usize {
+    let Parameters::H264(parameters) = &samples[0].track.parameters else { panic!("a picture is H.264") };
+    let caps = gst::Caps::builder("video/x-h264").field("stream-format", "avc").field("alignment", "au");
+    let caps = caps.field("codec_data", gst::Buffer::from_slice(parameters.record.clone())).build();
+    let at = |s: &Sample| (s.pts - samples[0].pts).as_micros() * 1000;
+    let unit = |s: &Arc<Sample>| Unit { pts_ns: at(s), dts_ns: at(s), keyframe: s.keyframe, data: s.payload.clone() };
+    let units: Vec<_> = samples.iter().map(unit).collect();
+    through(APPSRC, "h264parse ! avdec_h264", Some((&caps, &units))).1.len()
 }
 
 /// What is heard of made sound, from its first Sample on, 48 kHz: left and right.
