@@ -8,13 +8,14 @@ use std::{
     fs,
     path::Path,
     process::Command,
+    thread,
     time::{Duration, Instant},
 };
 
 use common::{
-    Server,
+    Launch, Server,
     clients::{Program, Turn},
-    key_of, kill_hard,
+    kill_hard,
     real::{checker, ffmpeg, seconds, told, tool},
     streams, within,
 };
@@ -27,8 +28,14 @@ const RUNGS: [(&str, u32, usize, usize); 3] = [("rung-2", 640, 1, 2), ("rung-3",
 const DIFFERENCE_MAX: f64 = 6.0;
 /// Of 48 s in which the line changes twice: 60 ms are usual, and no stall is to be seen.
 const STALLED_MS_MAX: u64 = 400;
+/// Of Shaka by whole segments, which has seconds in hand.
+const IN_HAND_STALLED_MS_MAX: u64 = 200;
+/// And by Parts: 30 ms are usual, and where a machine has too much to do a rung that was cold is waited for.
+const COLD_STALLED_MS_MAX: u64 = 5000;
 /// From the death of the program to 2 s of Parts more than there were: those of the 2 s are made at once, when rungs are back.
 const BACK_MAX: Duration = Duration::from_secs(4);
+/// Between two Parts of the publisher's picture, of 200 ms each, where a seventh of a processor is left.
+const SILENT_MAX: Duration = Duration::from_secs(1);
 /// Of times in 90 kHz, in seconds.
 const SAME_TIME: f64 = 0.0005;
 
@@ -36,15 +43,34 @@ fn serve(ladder: &str) -> Server {
     Server::start(&format!("{}[transcode]\nladder = \"{ladder}\"\n", streams(&["demo"])))
 }
 
-/// 640x360 at 30 pictures a second, keyframes 2 s apart.
+/// A source and a tone, coded at its pace, keyframes `gop` pictures apart.
 fn publish(server: &Server, source: &str, gop: u32) -> Program {
     let mut command = ffmpeg();
-    command.args(["-hide_banner", "-loglevel", "error", "-nostdin", "-re", "-f", "lavfi", "-i", source]);
-    command.args(["-re", "-f", "lavfi", "-i", "sine=r=48000", "-map", "0", "-map", "1", "-c:a", "aac", "-ac", "2"]);
+    command.args(["-re", "-f", "lavfi", "-i", source, "-re", "-f", "lavfi", "-i", "sine=r=48000"]);
+    code(&mut command, gop, seconds(150, 400));
+    command.arg(server.rtmp_of("demo"));
+    Program::start(command)
+}
+
+/// The same for a machine that has other things to do: coded before it is sent, over and over.
+fn publish_coded(server: &Server, source: &str, gop: u32) -> Program {
+    let file = server.folder.join("coded.flv");
+    let mut command = ffmpeg();
+    command.args(["-f", "lavfi", "-i", source, "-f", "lavfi", "-i", "sine=r=48000"]);
+    code(&mut command, gop, 10);
+    let coded = command.arg(&file).output().expect("ffmpeg is installed");
+    assert!(coded.status.success(), "{}", told(&coded));
+    let mut command = ffmpeg();
+    command.args(["-v", "error", "-nostdin", "-re", "-stream_loop", "-1", "-i"]).arg(file);
+    command.args(["-c", "copy", "-t", &seconds(150, 400).to_string(), "-f", "flv"]).arg(server.rtmp_of("demo"));
+    Program::start(command)
+}
+
+fn code(command: &mut Command, gop: u32, seconds: u32) {
+    command.args(["-hide_banner", "-v", "error", "-nostdin", "-map", "0", "-map", "1", "-c:a", "aac", "-ac", "2"]);
     command.args(["-c:v", "libx264", "-preset", "veryfast", "-tune", "zerolatency", "-b:v", "3000k", "-pix_fmt", "yuv420p"]);
     command.args(["-g", &gop.to_string(), "-keyint_min", &gop.to_string(), "-sc_threshold", "0"]);
-    command.args(["-t", &seconds(150, 400).to_string(), "-f", "flv"]).arg(format!("{}/{}", server.rtmp, key_of("demo")));
-    Program::start(command)
+    command.args(["-t", &seconds.to_string(), "-f", "flv"]);
 }
 
 const MOVING: &str = "testsrc2=s=640x360:r=30";
@@ -195,10 +221,69 @@ fn the_checker_finds_nothing_in_a_ladder_cold_warm_or_made_anew() {
     assert!(checked.status.success(), "{}", told(&checked));
 }
 
+/// Programs that want all of a processor, at the same priority as everybody.
+fn busy(processor: &str, loops: usize) -> Vec<Program> {
+    let busy = |_| {
+        let mut command = Command::new("taskset");
+        command.args(["-c", processor, "bash", "-c", "while [ $SECONDS -lt 180 ]; do :; done"]);
+        Program::start(command)
+    };
+    (0..loops).map(busy).collect()
+}
+
+/// On a machine where others are at work, what is left does not suffice for the ladder.
+#[test]
+fn a_starved_machine_costs_rungs_and_nothing_else() {
+    let _turn = Turn::take();
+    let ladder = "720p 2000k always, 540p 1200k always, 360p10 400k always, 180p5 200k always";
+    let config = format!("{}[transcode]\ncpu_percent = 100\nladder = \"{ladder}\"\n", streams(&["demo"]));
+    let server = Launch::on_processor(0, &config).start();
+    let mut publisher = publish_coded(&server, "testsrc2=s=1280x720:r=30", 60);
+    server.playable("demo");
+    let rungs = ["rung-2", "rung-3", "rung-4", "rung-5"];
+    within(Duration::from_secs(30), "there is something of all", || {
+        rungs.iter().all(|rung| parts(&text(&server, rung)) > 0).then_some(())
+    });
+    let _busy = busy("0", 6);
+    let (begun, lasts) = (Instant::now(), Duration::from_secs(seconds(20, 90).into()));
+    let [source, last] = ["video", "rung-5"].map(|name| parts(&text(&server, name)));
+    let (mut newest, mut heard, mut longest) = (source, begun, Duration::ZERO);
+    while begun.elapsed() < lasts {
+        let part = parts(&text(&server, "video"));
+        if part > newest {
+            (newest, longest, heard) = (part, longest.max(heard.elapsed()), Instant::now());
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    let count = |name: &str, rung: &str| server.metric(&format!("codecast_transcode_{name}{{made=\"{rung}\"}}"));
+    let [refused, shed] = ["refused_total", "shed_pictures_total"].map(|name| rungs.map(|rung| count(name, rung)));
+    println!("at most {longest:?} without a Part of the source; places refused {refused:?}, pictures left out {shed:?}");
+    assert!(longest < SILENT_MAX && !publisher.ended(), "{longest:?}");
+    assert!(newest - source > lasts.as_millis() as u64 / 200 * 3 / 4, "{} Parts in {lasts:?}", newest - source);
+    assert!(refused[0] > 0.0 && refused[3] == 0.0, "{refused:?}");
+    let log = server.log();
+    let first = |rung: &str| log.find(&format!("{rung} is not made: the machine is busy"));
+    let order: Vec<_> = rungs.iter().filter_map(|rung| first(rung)).collect();
+    assert!(order.is_sorted() && !order.is_empty(), "the dearest first");
+    let last = parts(&text(&server, "rung-5")) - last;
+    assert!(last > 0, "the last rung goes on");
+}
+
 /// Sizes that were shown in each phase, as a player goes through phases of a line (`SECONDS:KBIT`), and what it says at the end.
 fn watch(player: &str, url: &str, phases: &[&str]) -> (Vec<Vec<String>>, serde_json::Value) {
+    watch_as(player, url, phases, "{}")
+}
+
+/// `shaka`: its configuration, over that of low latency.
+fn watch_as(player: &str, url: &str, phases: &[&str], shaka: &str) -> (Vec<Vec<String>>, serde_json::Value) {
     let mut command = Command::new("node");
-    let output = command.arg(tool("tools/rungs.mjs")).args([player, url]).args(phases).output().expect("node is there");
+    let output = command
+        .env("SHAKA_CONFIG", shaka)
+        .arg(tool("tools/rungs.mjs"))
+        .args([player, url])
+        .args(phases)
+        .output()
+        .expect("node is there");
     assert!(output.status.success(), "{player}: {}", told(&output));
     let seen: serde_json::Value = serde_json::from_slice(&output.stdout).expect("it says JSON");
     let shown = |phase: &serde_json::Value| {
@@ -207,6 +292,10 @@ fn watch(player: &str, url: &str, phases: &[&str]) -> (Vec<Vec<String>>, serde_j
     };
     let phases = seen["phases"].as_array().expect("there are phases").iter().map(shown).collect();
     (phases, seen)
+}
+
+fn ends(phase: &[String], name: &str) -> bool {
+    phase.last().is_some_and(|last| last.ends_with(name))
 }
 
 /// The source costs 3 Mbit/s, the rungs 800, 400 and 200 kbit/s.
@@ -218,7 +307,6 @@ fn the_page_steps_down_and_up_with_the_line() {
     server.playable("demo");
     let page = format!("http://{}/watch/demo?transport=hls", server.http);
     let (shown, seen) = watch("page", &page, &["8:0", "16:1800", "24:0"]);
-    let ends = |phase: &[String], name: &str| phase.last().is_some_and(|last| last.ends_with(name));
     assert!(ends(&shown[0], "video.m3u8"), "it begins with the source: {seen}");
     assert!(!ends(&shown[1], "video.m3u8"), "the line does not carry it: {seen}");
     assert!(shown[1].iter().any(|one| one.ends_with("rung-2.m3u8")), "it does carry the best rung: {seen}");
@@ -226,4 +314,63 @@ fn the_page_steps_down_and_up_with_the_line() {
     // The picture is 360 lines high on two of them, which is no reason to begin anew.
     println!("stalled for {} ms", seen["stalledMs"]);
     assert!(seen["stalledMs"].as_u64() < Some(STALLED_MS_MAX), "{seen}");
+}
+
+/// Shaka knows nothing of us. In low latency it takes the wait for a Part for a slow line, so that its way up is its own; by whole
+/// segments it goes both ways.
+#[test]
+fn shaka_steps_with_the_line() {
+    let _turn = Turn::take();
+    let server = serve(LADDER);
+    let _publisher = publish(&server, MOVING, 60);
+    server.playable("demo");
+    // Shaka 5.2.12 fails in the first segment of a presentation, with or without a ladder.
+    within(Duration::from_secs(30), "there are whole segments", || {
+        ["video", "audio"].iter().all(|name| segments(&text(&server, name)).len() >= 2).then_some(())
+    });
+    let (index, rest) = (server.playlist("demo"), seconds(14, 60));
+    let run = |line: u32, configuration| {
+        let phases = [format!("8:{line}"), "14:1800".to_owned(), format!("{rest}:{line}")];
+        watch_as("shaka", &index, &phases.each_ref().map(String::as_str), configuration)
+    };
+    let (by_segments, by_parts) = thread::scope(|scope| {
+        let by_segments = scope.spawn(|| run(12_000, r#"{"streaming":{"lowLatencyMode":false}}"#));
+        let by_parts = run(0, "{}");
+        (by_segments.join().expect("it plays"), by_parts)
+    });
+    for (shown, seen) in [&by_segments, &by_parts] {
+        assert!(!ends(&shown[1], "video.m3u8"), "the line does not carry it: {seen}");
+        assert!(shown[1].iter().any(|one| one.ends_with("rung-2.m3u8")), "it does carry the best rung: {seen}");
+    }
+    plays_on(&by_segments.1, IN_HAND_STALLED_MS_MAX);
+    plays_on(&by_parts.1, COLD_STALLED_MS_MAX);
+    let (shown, seen) = by_segments;
+    assert!(ends(&shown[0], "video.m3u8"), "it takes the source: {seen}");
+    assert!(shown[2].iter().any(|one| one.ends_with("video.m3u8")), "back to the source: {seen}");
+}
+
+/// video.js begins with the last rung whatever the line, and what it measures of small Parts is more than there is. While a rung
+/// that is cold is made, it loads nothing: these are warm.
+#[test]
+fn video_js_steps_up() {
+    let _turn = Turn::take();
+    let server = serve(&LADDER.replace('k', "k always"));
+    let _publisher = publish(&server, MOVING, 60);
+    server.playable("demo");
+    within(Duration::from_secs(30), "there is something of all", || {
+        RUNGS.iter().all(|(rung, ..)| !segments(&text(&server, rung)).is_empty()).then_some(())
+    });
+    let (shown, seen) = watch("vhs", &server.playlist("demo"), &["10:0", &format!("{}:1800", seconds(10, 60))]);
+    assert!(shown[0].iter().any(|one| one.ends_with("rung-4.m3u8")), "{seen}");
+    assert!(
+        ["rung-2.m3u8", "rung-3.m3u8"].iter().any(|rung| ends(&shown[1], rung)),
+        "the line carries more than the last: {seen}"
+    );
+    plays_on(&seen, STALLED_MS_MAX);
+}
+
+fn plays_on(seen: &serde_json::Value, stalled_ms_max: u64) {
+    println!("{} ms in {} stalls: {seen}", seen["stalledMs"], seen["stalls"]);
+    assert!(seen["stalledMs"].as_u64() < Some(stalled_ms_max), "{seen}");
+    assert_eq!(seen["errors"], serde_json::json!({}), "{seen}");
 }

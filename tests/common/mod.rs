@@ -89,6 +89,13 @@ impl Launch {
         Self::with_program(command, config)
     }
 
+    /// As `new`, on one processor together with its children.
+    pub fn on_processor(number: u32, config: &str) -> Self {
+        let mut command = Command::new("taskset");
+        command.args(["-c", &number.to_string(), env!("CARGO_BIN_EXE_codecast")]);
+        Self::with_program(command, config)
+    }
+
     fn with_program(mut command: Command, config: &str) -> Self {
         let folder = Folder::new();
         let file = folder.join("codecast.toml");

@@ -34,6 +34,7 @@ const PAGES = {
     shaka.polyfill.installAll();
     const player = new shaka.Player();
     player.addEventListener('error', (e) => probe.error('shaka ' + e.detail.code));
+    window.shown = () => player.getVariantTracks().find(({ active }) => active)?.originalVideoId ?? '';
     window.playerFacts = () => ({ version: shaka.Player.version, audioTracks: player.getAudioTracks().length, playerLatencyS: player.getStats().liveLatency });
     await player.attach(video);
     player.configure({ streaming: { lowLatencyMode: true } });
@@ -44,6 +45,7 @@ const PAGES = {
     const vhs = { overrideNative: true, llhls: true, experimentalLLHLS: true };
     const player = videojs(video, { html5: { vhs, nativeAudioTracks: false, nativeVideoTracks: false } });
     player.on('error', () => probe.error('vhs ' + player.error()?.code + ' (fatal): ' + player.error()?.message));
+    window.shown = () => player.tech(true)?.vhs?.playlists.media()?.uri ?? '';
     window.playerFacts = () => ({ version: videojs.VERSION });
     player.src({ src: url, type: 'application/vnd.apple.mpegurl' });
     await player.play();`),
