@@ -1,5 +1,8 @@
 //! Media that is made here, a publisher that sends it, and a measure of what comes out.
 
+// Each test program uses its own part of this.
+#![allow(dead_code)]
+
 use std::{
     f64::consts::TAU,
     path::PathBuf,
