@@ -30,8 +30,18 @@ pub struct Setting {
     pub buffer_ms: u32,
     /// Keyframes come at every cut of the presentation, and this far apart between cuts.
     pub gop_ms: u32,
-    /// It is made while the stream is live, whether anybody asks for it or not.
-    pub always: bool,
+    pub when: When,
+}
+
+/// When a rung is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum When {
+    /// While somebody asks for it.
+    Asked,
+    /// While the stream is live.
+    Always,
+    /// Nor is it listed: the others keep their names.
+    Never,
 }
 
 /// Pictures a second of a rung.
@@ -48,14 +58,15 @@ pub enum Pace {
 pub struct Ladder(Vec<Setting>);
 
 const fn setting(lines: u32, pace: Pace, kbit: u32, buffer_ms: u32, gop_ms: u32) -> Setting {
-    Setting { lines, pace, bitrate: kbit * 1000, buffer_ms, gop_ms, always: false }
+    Setting { lines, pace, bitrate: kbit * 1000, buffer_ms, gop_ms, when: When::Asked }
 }
 
 impl Ladder {
     pub const NAMES: [&str; 3] = ["legible", "motion", "none"];
 
     /// By name, or as a list: `1080p 1500k, 900p10 400k always` is 1080 lines at the source's rate, and 900 lines at about 10
-    /// pictures a second whether anybody asks for them or not. The error is a sentence without its subject.
+    /// pictures a second whether anybody asks for them or not; `never` would switch one off. The error is a sentence without
+    /// its subject.
     pub fn parse(text: &str) -> Result<Self, String> {
         match text.trim() {
             "legible" => Ok(Self::legible()),
@@ -97,7 +108,8 @@ impl Ladder {
 
     /// Segments must hold the longest GOP: seconds, 0 where any will do.
     pub fn target_duration_min(&self) -> u32 {
-        let longest = self.0.iter().map(|setting| setting.gop_ms).max().unwrap_or(0);
+        let made = self.0.iter().filter(|setting| setting.when != When::Never);
+        let longest = made.map(|setting| setting.gop_ms).max().unwrap_or(0);
         if longest > GOP_MS { longest.div_ceil(1000) } else { 0 }
     }
 }
@@ -113,9 +125,10 @@ impl Setting {
             )
         };
         let words: Vec<_> = text.split_whitespace().collect();
-        let (picture, rate, always) = match words[..] {
-            [picture, rate] => (picture, rate, false),
-            [picture, rate, "always"] => (picture, rate, true),
+        let (picture, rate, when) = match words[..] {
+            [picture, rate] => (picture, rate, When::Asked),
+            [picture, rate, "always"] => (picture, rate, When::Always),
+            [picture, rate, "never"] => (picture, rate, When::Never),
             _ => return Err(wrong()),
         };
         let (lines, pace) = picture.split_once('p').ok_or_else(wrong)?;
@@ -129,7 +142,7 @@ impl Setting {
         // What is slow in both has no bits for a second keyframe.
         let long = matches!(pace, Pace::About(fps) if fps <= LONG_GOP_PACE_MAX) && kbit <= LONG_GOP_KILOBITS_MAX;
         let (buffer_ms, gop_ms) = if long { (2 * BUFFER_MS, LONG_GOP_MS) } else { (BUFFER_MS, GOP_MS) };
-        Ok(Self { always, ..setting(lines, pace, kbit, buffer_ms, gop_ms) })
+        Ok(Self { when, ..setting(lines, pace, kbit, buffer_ms, gop_ms) })
     }
 
     /// Width and height of what is made of a source.
@@ -202,6 +215,7 @@ mod tests {
     fn a_segment_holds_the_longest_gop() {
         let of = |name| Ladder::parse(name).unwrap().target_duration_min();
         assert_eq!(Ladder::NAMES.map(of), [4, 0, 0]);
+        assert_eq!(of("1080p 1500k, 720p5 200k never"), 0);
         assert_eq!(Ladder::parse("none"), Ok(Ladder::default()));
     }
 
@@ -209,7 +223,8 @@ mod tests {
     fn a_list_says_what_a_name_says() {
         let list = Ladder::parse("1080p 1500k, 900p10 800k, 900p10 400k, 720p5 200k");
         assert_eq!(list, Ok(Ladder::legible()));
-        assert!(Ladder::parse("720p5 100k always").unwrap().settings()[0].always);
+        let when = |text: &str| Ladder::parse(text).unwrap().settings()[0].when;
+        assert_eq!(["720p5 100k", "720p5 100k always", "720p5 100k never"].map(when), [When::Asked, When::Always, When::Never]);
         let refused = |text: &str, part: &str| {
             let error = Ladder::parse(text).unwrap_err();
             assert!(error.contains(part), "{error}");
@@ -218,6 +233,7 @@ mod tests {
         refused("1080p 1500k,", "has \"\",");
         refused("1080p 1500", "kilobits");
         refused("10p 1500k", "lines");
+        refused("900p 400k sometimes", "sometimes");
         refused("900p0 400k", "900p0");
         refused(&["720p 800k"; 7].join(","), "has 7 rungs, at most 6");
     }

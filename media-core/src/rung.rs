@@ -3,7 +3,7 @@
 
 use crate::{
     Parameters, TrackId,
-    ladder::{self, Ladder, Pace, SETTINGS_MAX, Setting},
+    ladder::{self, Ladder, Pace, SETTINGS_MAX, Setting, When},
     stream::Made,
     timeline::{self, Grid},
 };
@@ -59,7 +59,14 @@ impl Rung {
     pub const ALIKE: Self = Self {
         id: TrackId::rung(0).expect("there may be one"),
         made: Made::Video,
-        setting: Setting { lines: u32::MAX, pace: Pace::Full, bitrate: 0, buffer_ms: ALIKE_BUFFER_MS, gop_ms: 0, always: false },
+        setting: Setting {
+            lines: u32::MAX,
+            pace: Pace::Full,
+            bitrate: 0,
+            buffer_ms: ALIKE_BUFFER_MS,
+            gop_ms: 0,
+            when: When::Asked,
+        },
         divisor: 1,
         source_rate: 0.0,
         in_part: 1,
@@ -73,7 +80,8 @@ impl Rung {
         let (segment_ms_max, long_gop) = (timeline::segment_ms_max(grid.target_duration), !grid.independent_segments);
         let cut_every_ms = if grid.constant { grid.target_duration * 1000 } else { 0 };
         let in_part = (f64::from(grid.part_target_ms) * grid.frame_rate / 1000.0).round().max(1.0) as u32;
-        let of_ladder = ladder.settings().iter().zip(1..).map(|(setting, number)| {
+        let made = ladder.settings().iter().zip(1..).filter(|(setting, _)| setting.when != When::Never);
+        let of_ladder = made.map(|(setting, number)| {
             let (id, made) = (TrackId::rung(number).expect("as many as a ladder has"), Made::Rung(number));
             let divisor = setting.divisor(grid.frame_rate, in_part);
             let source_rate = grid.frame_rate;
@@ -173,6 +181,13 @@ mod tests {
         assert_eq!(paces(15.0, 200), [15.0, 15.0, 15.0, 15.0, 5.0]);
         let odd = paces(30_000.0 / 1001.0, 201);
         assert!((odd[2] * 3.0 - odd[0]).abs() < 1e-9 && (odd[4] * 6.0 - odd[0]).abs() < 1e-9, "{odd:?}");
+    }
+
+    #[test]
+    fn one_that_is_switched_off_leaves_the_others_their_names() {
+        let ladder = Ladder::parse("1080p 1500k, 900p10 800k never, 720p5 200k always").unwrap();
+        let made: Vec<_> = Rung::all(&ladder, &grid(30.0, 200)).iter().map(|rung| rung.made).collect();
+        assert_eq!(made, [Made::Video, Made::Rung(1), Made::Rung(3)]);
     }
 
     #[test]

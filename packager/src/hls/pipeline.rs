@@ -17,6 +17,7 @@ use media_core::{
     Cursor, Item, Ladder, Registry, Rung, Stream, StreamName, TrackId,
     advice::Advice,
     fanout::Next,
+    ladder::When,
     stream::{Demand, Made, Making},
     timeline,
 };
@@ -444,8 +445,9 @@ impl Task {
         let mut supplies = Supplies::default();
         let rungs = self.presentation.rungs().cloned();
         for (at, (feed, supply)) in self.rungs.iter_mut().zip(&mut supplies).enumerate() {
-            let always =
-                rungs.as_ref().is_some_and(|rungs| rungs.get(at).is_some_and(|rung| rung.setting.always)) && cuts.is_some();
+            let of = |rung: &&Rung| rung.id.rung_number() == Some(at);
+            let rung = rungs.as_ref().and_then(|rungs| rungs.iter().find(of));
+            let always = rung.is_some_and(|rung| rung.setting.when == When::Always) && cuts.is_some();
             let leads = self.presentation.needs_picture_made() && feed.is_alike();
             let always = always || leads;
             *supply = feed.keep(asked.last(at), always, &place, now);
