@@ -298,17 +298,19 @@ fn registry(
 }
 
 fn packaging(config: &Config) -> hls::Config {
+    let program = transcode::find_program(config.transcode.program.as_deref()).is_some();
     hls::Config {
         resume_window: config.hls.resume_window,
         target_duration_min: config.hls.target_duration_min,
         keyframe_interval: config.hls.keyframe_interval,
-        rungs: transcode::find_program(config.transcode.program.as_deref()).is_some(),
+        rungs: program,
         made_bitrate: config.transcode.video_bitrate,
         ladder: config.transcode.ladder.clone(),
         constant_rate: config.transcode.constant_rate,
         rescue: config.transcode.rescue,
         ladders: config.credentials.iter().filter_map(|c| Some((c.stream.clone(), c.ladder.clone()?))).collect(),
         rung_idle: config.transcode.idle,
+        thumbnails: program && config.transcode.thumbnail_interval.is_some(),
     }
 }
 
@@ -343,6 +345,7 @@ fn transcoding(config: &crate::config::Transcode) -> transcode::Config {
         opus_bitrate: config.opus_bitrate,
         aac_bitrate: config.aac_bitrate,
         video_bitrate: config.video_bitrate,
+        thumbnail_interval: config.thumbnail_interval.unwrap_or_default(),
         cores: transcode::cores(config.cpu_percent),
         idle: config.idle,
     }

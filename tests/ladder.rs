@@ -270,6 +270,44 @@ fn a_starved_machine_costs_rungs_and_nothing_else() {
     assert!(last > 0, "the last rung goes on");
 }
 
+#[test]
+fn a_stream_shows_what_it_looks_like() {
+    let _turn = Turn::take();
+    let server = serve("none");
+    let publisher = publish(&server, "color=c=0x2060c0:s=1280x720:r=30", 60);
+    server.playable("demo");
+    assert_eq!(server.children("codecast-transcode").len(), 0, "nothing is made that nobody asks for");
+    let path = "/live/demo/thumbnail.jpg";
+    let asked = Instant::now();
+    let first = server.get(path);
+    println!("the first thumbnail after {:?}: {} bytes", asked.elapsed(), first.body.len());
+    assert_eq!((first.status, first.header("content-type")), (200, Some("image/jpeg")), "{}", first.text());
+    let file = server.folder.join("thumbnail.jpg");
+    fs::write(&file, &first.body).expect("a test's folder is writable");
+    let mut decode = ffmpeg();
+    decode.args(["-v", "error", "-i"]).arg(&file).args(["-f", "rawvideo", "-pix_fmt", "rgb24", "-"]);
+    let decoded = decode.output().expect("ffmpeg is installed");
+    assert_eq!(decoded.stdout.len(), 640 * 360 * 3, "{}", told(&decoded));
+    // ffmpeg codes it by BT.601, which nobody expects of this size.
+    let near = |pixel: &[u8]| pixel.iter().zip([0x20u8, 0x60, 0xc0]).all(|(a, b)| a.abs_diff(b) < 16);
+    assert!(decoded.stdout.chunks_exact(3).all(near), "{:?}", &decoded.stdout[..3]);
+
+    within(Duration::from_secs(20), "the next one comes", || {
+        let next = server.get(path);
+        assert_eq!(next.status, 200);
+        (next.header("etag") != first.header("etag")).then_some(())
+    });
+    assert!(server.metric("codecast_transcode_thumbnails_total{outcome=\"kept\"}") >= 2.0);
+    within(Duration::from_secs(30), "what nobody asks for is made no longer", || {
+        server.children("codecast-transcode").is_empty().then_some(())
+    });
+    drop(publisher);
+    within(Duration::from_secs(10), "the publisher has left", || {
+        (server.get("/live/demo/status.json").json()["state"] == "away").then_some(())
+    });
+    assert_eq!(server.get(path).status, 200, "the last one stays");
+}
+
 /// Sizes that were shown in each phase, as a player goes through phases of a line (`SECONDS:KBIT`), and what it says at the end.
 fn watch(player: &str, url: &str, phases: &[&str]) -> (Vec<Vec<String>>, serde_json::Value) {
     watch_as(player, url, phases, "{}")

@@ -9,7 +9,10 @@ use std::{
     collections::VecDeque,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker},
+    time::SystemTime,
 };
+
+use bytes::Bytes;
 
 use crate::{
     codec::h264::Order,
@@ -33,6 +36,8 @@ pub struct Stream {
     /// Layers whose next picture should be a keyframe, by `TrackId::index`.
     keyframes: Signal<u32>,
     made: [Output; Made::COUNT],
+    /// Of which only the newest is kept.
+    thumbnails: Arc<Fanout<Thumbnail>>,
     /// For the transcoder.
     asked: Signal<Asked>,
 }
@@ -63,17 +68,27 @@ pub enum Made {
     Aac,
     /// A picture of the ladder, by the number of its `TrackId::rung`: from 1 to `RUNGS_MAX - 1`.
     Rung(u8),
+    /// A small JPEG of a keyframe now and then; it has no Items (`Stream::push_thumbnail`).
+    Thumbnail,
+}
+
+/// What a stream looks like.
+#[derive(Clone, Debug)]
+pub struct Thumbnail {
+    pub jpeg: Bytes,
+    pub wall: SystemTime,
 }
 
 const _: () = assert!(Made::COUNT <= u16::BITS as usize, "a bit each, of `Asked::keyframes`");
 
 impl Made {
-    pub const COUNT: usize = 3 + SETTINGS_MAX;
+    pub const COUNT: usize = 4 + SETTINGS_MAX;
 
     /// In the order of `index`.
     pub const ALL: [Self; Self::COUNT] = {
         let mut all = [Self::Video; Self::COUNT];
         (all[1], all[2]) = (Self::Opus, Self::Aac);
+        all[3 + SETTINGS_MAX] = Self::Thumbnail;
         let mut number = 1;
         while number <= SETTINGS_MAX {
             all[2 + number] = Self::Rung(number as u8);
@@ -95,6 +110,7 @@ impl Made {
             Self::Opus => 1,
             Self::Aac => 2,
             Self::Rung(number) => 2 + number as usize,
+            Self::Thumbnail => 3 + SETTINGS_MAX,
         }
     }
 
@@ -103,9 +119,11 @@ impl Made {
         match self {
             Self::Video | Self::Opus | Self::Aac => 4 << 20,
             Self::Rung(_) => 2 << 20,
+            Self::Thumbnail => 0,
         }
     }
 
+    /// It is coded as video.
     pub const fn is_picture(self) -> bool {
         matches!(self, Self::Video | Self::Rung(_))
     }
@@ -117,6 +135,7 @@ impl Made {
             Self::Video => "video",
             Self::Opus => "opus",
             Self::Aac => "aac",
+            Self::Thumbnail => "thumbnail",
             Self::Rung(number) => RUNGS.get(usize::from(number).wrapping_sub(1)).copied().unwrap_or("rung"),
         }
     }
@@ -189,6 +208,8 @@ impl Stream {
             keyframe_places: Mutex::default(),
             keyframes: Signal::default(),
             made: Made::ALL.map(|made| Output { window: Arc::new(Fanout::new(made.window_bytes())), state: Mutex::default() }),
+            // None but the newest fits.
+            thumbnails: Arc::new(Fanout::new(0)),
             asked: Signal::default(),
         }
     }
@@ -324,6 +345,17 @@ impl Stream {
         self.output(made).window.push(item, bytes);
     }
 
+    /// Reads the newest, if there is one, and those that follow.
+    pub fn subscribe_thumbnails(&self) -> Cursor<Thumbnail> {
+        self.thumbnails.subscribe_at(|_| true)
+    }
+
+    /// For the transcoder.
+    pub fn push_thumbnail(&self, thumbnail: Thumbnail) {
+        let bytes = thumbnail.jpeg.len();
+        self.thumbnails.push(thumbnail, bytes);
+    }
+
     fn output(&self, made: Made) -> &Output {
         &self.made[made.index()]
     }
@@ -345,6 +377,7 @@ impl Stream {
         for output in &self.made {
             output.window.close();
         }
+        self.thumbnails.close();
         self.asked.raise(|asked| asked.over = true);
     }
 }

@@ -131,6 +131,8 @@ pub struct Transcode {
     pub cpu_percent: u32,
     /// What is made of streams that have none of their own.
     pub ladder: Ladder,
+    /// `None`: none are made.
+    pub thumbnail_interval: Option<Duration>,
     pub idle: Duration,
 }
 
@@ -354,6 +356,8 @@ impl Transcode {
             rescue: reader.switch("transcode.rescue")?,
             cpu_percent: reader.number("transcode.cpu_percent", 1..=100)?,
             ladder: reader.text("transcode.ladder", Ladder::parse)?,
+            thumbnail_interval: Some(reader.duration("transcode.thumbnail_interval", Duration::ZERO..=HOUR)?)
+                .filter(|interval| !interval.is_zero()),
             idle: reader.duration("transcode.idle", Duration::ZERO..=HOUR)?,
         })
     }

@@ -41,6 +41,14 @@ pub struct Cost {
 }
 
 impl Cost {
+    /// Of a thumbnail: a keyframe now and then, which is decoded for it alone.
+    pub fn of_thumbnail(source: Option<(u32, u32)>, interval: Duration) -> Self {
+        let (width, height) = source.unwrap_or(SIZE_UNKNOWN);
+        let mpx = f64::from(width) * f64::from(height) / 1e6;
+        let each = mpx * (DECODE_PER_MPX + SCALE_PER_MPX);
+        Self { decode: 0.0, encode: OUTPUT + each / interval.as_secs_f64().max(1.0) }
+    }
+
     pub fn of(rung: &Rung, source: Option<(u32, u32)>) -> Self {
         let source = source.unwrap_or(SIZE_UNKNOWN);
         let rate = if rung.source_rate > 0.0 { rung.source_rate } else { RATE_UNKNOWN };
@@ -80,6 +88,8 @@ fn worth(made: Made) -> u32 {
     match made {
         Made::Opus | Made::Aac => u32::MAX,
         Made::Video => u32::MAX - 1,
+        // Cheaper than any rung.
+        Made::Thumbnail => u32::MAX - 2,
         // Rungs are numbered from the dearest on.
         Made::Rung(number) => number.into(),
     }
@@ -146,7 +156,9 @@ impl Budget {
     /// A child that makes all of this was seen to use so many thousandths of a core.
     pub fn observe(&self, owner: Owner, used: f64) {
         let mut state = self.lock();
-        let own = state.grants.iter().filter(|grant| grant.owner == owner && !grant.revoked);
+        // Beside a picture a thumbnail is not seen, and alone it is less than the process around it.
+        let counts = |grant: &&Grant| !grant.revoked && grant.made != Made::Thumbnail;
+        let own = state.grants.iter().filter(|grant| grant.owner == owner).filter(counts);
         let (encode, decode) =
             own.fold((0.0, 0.0f64), |(sum, most), grant| (sum + grant.cost.encode, most.max(grant.cost.decode)));
         if encode + decode > 0.0 {
@@ -240,6 +252,11 @@ mod tests {
         assert!(budget.relieve(now) && !budget.holds(owner, Made::Rung(1)));
         assert!(!budget.relieve(now), "what was taken away has to show first");
         assert!(!budget.relieve(now + SETTLE), "the last one is left");
+        let (other, before) = (budget.owner(), budget.load());
+        assert!(budget.admit(other, Made::Thumbnail, cost(0.0)));
+        budget.observe(other, 20.0);
+        budget.release(other, Made::Thumbnail);
+        assert_eq!(budget.load(), before, "a thumbnail says nothing of rungs");
     }
 
     #[test]
@@ -251,5 +268,7 @@ mod tests {
         assert!((240.0..280.0).contains(&rung(1080, 1).encode), "{:?}", rung(1080, 1));
         assert!((60.0..100.0).contains(&rung(900, 3).encode), "{:?}", rung(900, 3));
         assert!(rung(720, 6).encode < 35.0 && rung(720, 6).decode > 100.0);
+        let thumbnail = Cost::of_thumbnail(Some((1920, 1080)), Duration::from_secs(5));
+        assert!(thumbnail.decode + thumbnail.encode < rung(720, 6).encode / 2.0, "{thumbnail:?}");
     }
 }

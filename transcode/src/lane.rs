@@ -10,6 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use media_core::{Item, Parameters, Sample, Timescale, Timestamp, Track, TrackId, TrackKind, stream::Made};
 
 use crate::wire::{Coded, LaneId, Order, Report, Wish};
@@ -39,7 +40,7 @@ const ARRIVALS_MAX: usize = UNREAD_SAMPLES_MAX + 256;
 /// Whether this output can be made from this track.
 pub fn feeds(made: Made, track: &Track) -> bool {
     match made {
-        Made::Video | Made::Rung(_) => track.id == TrackId::VIDEO && track.kind() == TrackKind::Video,
+        Made::Video | Made::Rung(_) | Made::Thumbnail => track.id == TrackId::VIDEO && track.kind() == TrackKind::Video,
         Made::Opus => track.id == TrackId::AUDIO && matches!(track.parameters, Parameters::Aac(_)),
         Made::Aac => track.id == TrackId::AUDIO && matches!(track.parameters, Parameters::Opus(_)),
     }
@@ -88,6 +89,10 @@ pub struct Lane {
     epoch: Option<u64>,
     /// The track that the child was told last, in the run that is open.
     track: Option<Arc<Track>>,
+    /// Keyframes so far apart at least are all that is read.
+    keyframes_apart: Option<Duration>,
+    /// Of those, the one that was read last in this run.
+    read_keyframe: Option<Timestamp>,
     /// Non-keyframes are skipped: the lane begins, or something is missing before them.
     needs_keyframe: bool,
     /// The lane began with media from the past: nothing is skipped until the child has read it, or so long.
@@ -116,6 +121,7 @@ struct Unread {
 pub struct Verdict {
     /// For the readers of each.
     pub push: Vec<(Made, Item)>,
+    pub thumbnail: Option<Bytes>,
     /// Of a Sample, from the arrival of its source; `None` where that lay in the past from the beginning.
     pub latency: Option<Duration>,
     /// The lane was closed and may go.
@@ -137,6 +143,8 @@ impl Lane {
             kind,
             epoch,
             track: None,
+            keyframes_apart: None,
+            read_keyframe: None,
             needs_keyframe: true,
             catching_up_until: Some(now + CATCH_UP_MAX),
             unread: VecDeque::new(),
@@ -147,6 +155,11 @@ impl Lane {
             looked: now,
             closing: false,
         }
+    }
+
+    /// Of the source it needs keyframes so far apart at least, and nothing else.
+    pub fn only_keyframes(self, apart: Duration) -> Self {
+        Self { keyframes_apart: Some(apart), ..self }
     }
 
     /// Makes something more, from the next Sample on.
@@ -231,6 +244,11 @@ impl Lane {
         self.unanswered > HANG
     }
 
+    /// The child is at something.
+    pub fn is_at_work(&self) -> bool {
+        !self.unread.is_empty()
+    }
+
     /// The child makes this output now.
     pub fn is_answered(&self) -> bool {
         !self.runs.is_empty() && !self.closing && self.unanswered < ANSWERED
@@ -250,6 +268,10 @@ impl Lane {
                 Ok(Verdict::default())
             }
             Report::Sample(_, made, coded) => self.handle_made(made, coded, now, &mut histories[made.index()]),
+            Report::Thumbnail(_, jpeg) => {
+                self.unanswered = Duration::ZERO;
+                Ok(Verdict { thumbnail: Some(jpeg), ..Verdict::default() })
+            }
             Report::Ended(_) => self.handle_ended(histories),
             Report::Hello { .. } | Report::Note(_) | Report::Refused(..) | Report::Shed(..) => {
                 Err(Broken("what concerns no lane"))
@@ -259,6 +281,13 @@ impl Lane {
 
     fn handle_sample(&mut self, sample: &Arc<Sample>, cut: bool, now: Instant, orders: &mut Vec<Order>) -> bool {
         let Some(epoch) = self.epoch.filter(|_| feeds(self.kind, &sample.track) && !self.closing) else { return false };
+        if let Some(apart) = self.keyframes_apart {
+            let due = self.read_keyframe.is_none_or(|last| (sample.pts - last).to_duration() >= apart);
+            if !sample.keyframe || !due {
+                return false;
+            }
+            self.read_keyframe = Some(sample.pts);
+        }
         let near = now.saturating_duration_since(sample.received) <= CAUGHT_UP && self.unread_span() <= CAUGHT_UP;
         self.catching_up_until = self.catching_up_until.filter(|until| now < *until && !near);
         self.look(now, !self.runs.is_empty());
@@ -290,7 +319,7 @@ impl Lane {
         if self.track.take().is_some() {
             orders.push(Order::End(self.id));
         }
-        self.needs_keyframe = true;
+        (self.needs_keyframe, self.read_keyframe) = (true, None);
     }
 
     /// With as much as the child is ever given.
@@ -362,7 +391,7 @@ impl Lane {
             received,
         };
         push.push((made, Item::Sample(Arc::new(sample))));
-        Ok(Verdict { push, latency, closed: false })
+        Ok(Verdict { push, latency, ..Verdict::default() })
     }
 
     /// When the source of this output had arrived: of a picture, the one of the same time (to the coarser tick); of
@@ -409,7 +438,7 @@ fn coded(sample: &Sample, cut: bool, live: bool) -> Coded {
 pub fn timescale(made: Made, rate: u32) -> Option<Timescale> {
     match made {
         // RTP's clock for video (RFC 6184 5.1), of which RTMP's milliseconds are whole multiples.
-        Made::Video | Made::Rung(_) => Timescale::new(90_000),
+        Made::Video | Made::Rung(_) | Made::Thumbnail => Timescale::new(90_000),
         Made::Opus => Timescale::new(media_core::codec::opus::SAMPLE_RATE),
         Made::Aac => Timescale::new(rate),
     }

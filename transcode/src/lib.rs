@@ -1,5 +1,5 @@
-//! Makes of a stream what some viewers need and its publisher does not send: pictures without B-frames for WebRTC, Opus
-//! of AAC, AAC of Opus.
+//! Makes of a stream what some viewers need and its publisher does not send: pictures without B-frames for WebRTC, rungs of
+//! a ladder, Opus of AAC, AAC of Opus, thumbnails.
 //!
 //! `receive` lets the same program hold the listening end of SRT, since that comes with GStreamer too.
 //!

@@ -13,6 +13,9 @@ pub struct Metrics {
     pub dropped_samples: IntCounter,
     /// Cores that pictures are thought to cost.
     pub load: Gauge,
+    pub thumbnails: IntCounter,
+    /// JPEGs that were too large to be kept.
+    pub large_thumbnails: IntCounter,
     shed: IntCounterVec,
     refused: IntCounterVec,
     outputs: IntGaugeVec,
@@ -22,7 +25,14 @@ pub struct Metrics {
 impl Metrics {
     /// Errors only when a name is registered twice, which is ours to avoid.
     pub fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let thumbnails = IntCounterVec::new(
+            Opts::new("codecast_transcode_thumbnails_total", "Thumbnails that were made, and whether they were of use."),
+            &["outcome"],
+        )?;
+        registry.register(Box::new(thumbnails.clone()))?;
         let metrics = Self {
+            thumbnails: thumbnails.with_label_values(&["kept"]),
+            large_thumbnails: thumbnails.with_label_values(&["too_large"]),
             workers: IntGauge::new("codecast_transcode_workers", "Transcoding processes that run now.")?,
             restarts: IntCounter::new(
                 "codecast_transcode_restarts_total",

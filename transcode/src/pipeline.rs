@@ -7,14 +7,15 @@ use std::{
     path::{Path, PathBuf},
     sync::Arc,
     task::{Context, Poll, Waker},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
+use bytes::Bytes;
 use media_core::{
     Item, Stream, Timestamp, TrackId,
     codec::h264,
     fanout::Next,
-    stream::{Asked, Made, Making, Present},
+    stream::{Asked, Made, Making, Present, Thumbnail},
 };
 use tokio::{
     sync::watch,
@@ -29,7 +30,7 @@ use crate::{
     metrics::Metrics,
     reading::{self, Reading, is_fed, lanes_of},
     usage::Usage,
-    wire::{self, LANES, LaneId, Order, PICTURE_LANES, Picture, Report, Wish},
+    wire::{self, LANES, LaneId, Order, PICTURE_LANES, Picture, Report, THUMBNAIL_LANE, Wish},
 };
 
 const PROGRAM: &str = "codecast-transcode";
@@ -51,6 +52,10 @@ const BUSY_RETRY: Duration = Duration::from_secs(10);
 const SHED_MAX: u32 = 30;
 /// How long `drain` waits for children to end.
 const DRAIN_WAIT: Duration = Duration::from_secs(2);
+/// Of a thumbnail's shorter side.
+const THUMBNAIL_LINES: u32 = 360;
+/// One that is larger is not kept: text fills a fifth of it, noise half.
+const THUMBNAIL_BYTES_MAX: usize = 256 << 10;
 const RETIRED: &str = "the stream is over";
 
 #[derive(Clone, Debug)]
@@ -62,6 +67,8 @@ pub struct Config {
     pub aac_bitrate: u32,
     /// As the source has where `None`.
     pub video_bitrate: Option<u32>,
+    /// From one thumbnail to the next, at least.
+    pub thumbnail_interval: Duration,
     /// How much of the machine pictures may cost, over all streams.
     pub cores: f64,
     /// How long something is still made after its last demand.
@@ -70,8 +77,15 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        let (cores, idle) = (cores(75), Duration::from_secs(10));
-        Self { program: None, opus_bitrate: 128_000, aac_bitrate: 160_000, video_bitrate: None, cores, idle }
+        Self {
+            program: None,
+            opus_bitrate: 128_000,
+            aac_bitrate: 160_000,
+            video_bitrate: None,
+            thumbnail_interval: Duration::from_secs(5),
+            cores: cores(75),
+            idle: Duration::from_secs(10),
+        }
     }
 }
 
@@ -305,9 +319,13 @@ impl Task {
 
     /// Asks for a place on the machine.
     fn afford(&mut self, made: Made, present: &Present, now: Instant) -> bool {
-        let Some(rung) = self.stream.rung(made) else { return true };
         let size = present.track(TrackId::VIDEO).and_then(|track| track.parameters.size());
-        let admitted = self.shared.budget.admit(self.owner, made, Cost::of(&rung, size));
+        let cost = match (made, self.stream.rung(made)) {
+            (Made::Thumbnail, _) => Cost::of_thumbnail(size, self.shared.config.thumbnail_interval),
+            (_, Some(rung)) => Cost::of(&rung, size),
+            (_, None) => return true,
+        };
+        let admitted = self.shared.budget.admit(self.owner, made, cost);
         if !admitted {
             self.go_without(made, now);
         }
@@ -326,7 +344,7 @@ impl Task {
 
     /// What had to make room for something else is made no longer; and what children cost is learnt.
     fn keep_to_the_budget(&mut self, now: Instant) -> Result<(), String> {
-        for made in Made::ALL.into_iter().filter(|made| made.is_picture()) {
+        for made in Made::ALL.into_iter().filter(|made| made.is_picture() || *made == Made::Thumbnail) {
             let lane = self.outputs[made.index()].lane.and_then(|id| self.lanes[usize::from(id)].as_ref());
             let is_made = lane.is_some_and(|reading| !reading.lane.is_closing());
             if is_made && !self.shared.budget.holds(self.owner, made) {
@@ -336,12 +354,20 @@ impl Task {
         }
         if let Some(child) = &mut self.child
             && let Some(used) = child.cost.look(child.worker.id(), now)
-            && self.lanes.iter().flatten().all(|reading| reading.lane.kind().is_picture() && reading.lane.is_live())
+            && self.lanes.iter().flatten().map(|reading| &reading.lane).all(tells_costs)
         {
             self.shared.budget.observe(self.owner, used);
             self.shared.metrics.load.set(self.shared.budget.load() / 1000.0);
         }
         Ok(())
+    }
+
+    /// A child that died of a thumbnail would do so again, and end everything else that it makes.
+    fn rest_thumbnails(&mut self, now: Instant) {
+        let lane = self.lanes[usize::from(THUMBNAIL_LANE)].as_ref();
+        if lane.is_some_and(|reading| reading.lane.is_at_work()) {
+            self.outputs[Made::Thumbnail.index()].missing_until = Some(now + MISSING_RETRY);
+        }
     }
 
     fn is_idle(&self) -> bool {
@@ -389,8 +415,14 @@ impl Task {
                 continue;
             }
             let (kind, closing) = (reading.lane.kind(), reading.lane.is_closing());
-            let others_work = self.lanes.iter().flatten().any(|reading| reading.lane.is_answered());
-            if closing || !others_work {
+            let mut others = self.lanes.iter().flatten().filter(|reading| reading.lane.id() != id).map(|reading| &reading.lane);
+            // Nothing else is ended for the sake of a thumbnail.
+            let spared =
+                if kind == Made::Thumbnail { others.next().is_some() } else { others.any(Lane::is_answered) && !closing };
+            if spared && closing {
+                continue;
+            }
+            if !spared {
                 return Err(format!("it was fed and made no {} for too long", kind.as_str()));
             }
             self.give_up(id, &format!("no {} can be made of what the publisher sends: see the log", kind.as_str()), now)?;
@@ -438,7 +470,7 @@ impl Task {
         let mut groups: Vec<(Option<Timestamp>, Vec<Made>)> = Vec::new();
         for made in fresh.iter().copied() {
             let begin = present.epoch.and_then(|epoch| self.stream.begin_of(made, epoch));
-            let together = groups.iter_mut().find(|(at, group)| *at == begin && group[0].is_picture() && made.is_picture());
+            let together = groups.iter_mut().find(|(at, group)| *at == begin && lanes_of(group[0]) == lanes_of(made));
             match together {
                 Some((_, group)) => group.push(made),
                 None => groups.push((begin, vec![made])),
@@ -449,7 +481,10 @@ impl Task {
             // Where all are taken it is tried again with the next tick: they catch up in seconds.
             let Some(id) = free.find(|id| self.lanes[usize::from(*id)].is_none()) else { continue };
             let (epoch, cursor, unhandled) = reading::begin(&self.stream, &group, &self.histories);
-            let lane = Lane::new(id, group[0], epoch, now);
+            let mut lane = Lane::new(id, group[0], epoch, now);
+            if group[0] == Made::Thumbnail {
+                lane = lane.only_keyframes(self.shared.config.thumbnail_interval);
+            }
             let reading = Reading { lane, cursor, unhandled, opened: now, undecided: None, heard: now, ends: None };
             self.lanes[usize::from(id)] = Some(reading);
             for made in group {
@@ -492,6 +527,9 @@ impl Task {
             Made::Rung(_) => rung.map_or(0, |rung| rung.setting.bitrate),
             Made::Opus => config.opus_bitrate,
             Made::Aac => config.aac_bitrate,
+            Made::Thumbnail => {
+                return Wish { picture: Picture { lines: THUMBNAIL_LINES, ..Picture::default() }, ..Wish::default() };
+            }
         };
         let announcement = &present.announcement;
         // Measured, as the presentation's grid is, before what the source says of itself.
@@ -666,7 +704,7 @@ impl Task {
                 }
                 return Ok(());
             }
-            Report::Consumed(lane, _) | Report::Ended(lane) => *lane,
+            Report::Consumed(lane, _) | Report::Ended(lane) | Report::Thumbnail(lane, _) => *lane,
             Report::Sample(lane, _, coded) if self.is_past_its_end(*lane, coded.pts) => return self.close_lane(*lane),
             Report::Track(lane, made, _) | Report::Sample(lane, made, _) => {
                 let output = &mut self.outputs[made.index()];
@@ -708,11 +746,26 @@ impl Task {
             }
             self.stream.push_made(made, item);
         }
+        if let Some(jpeg) = verdict.thumbnail {
+            self.show_thumbnail(jpeg);
+        }
         if verdict.closed { self.finish_lane(id, now) } else { Ok(()) }
     }
 
+    fn show_thumbnail(&self, jpeg: Bytes) {
+        if jpeg.len() > THUMBNAIL_BYTES_MAX {
+            return self.shared.metrics.large_thumbnails.inc();
+        }
+        self.shared.metrics.thumbnails.inc();
+        if self.outputs[Made::Thumbnail.index()].lane.is_some() {
+            self.stream.set_making(Made::Thumbnail, Making::Running);
+        }
+        self.stream.push_thumbnail(Thumbnail { jpeg, wall: SystemTime::now() });
+    }
+
     fn handle_hello(&mut self, missing: &[(Made, String)], now: Instant) -> Result<(), String> {
-        for output in &mut self.outputs {
+        let rests = |output: &Output| output.made == Made::Thumbnail && output.missing_until.is_some_and(|until| now < until);
+        for output in self.outputs.iter_mut().filter(|output| !rests(output)) {
             let concerns = |made: Made| made == output.made || (made.is_picture() && output.made.is_picture());
             let lacks: Vec<_> = missing.iter().filter(|(made, _)| concerns(*made)).map(|(_, element)| element.as_str()).collect();
             output.missing_until = (!lacks.is_empty()).then_some(now + MISSING_RETRY);
@@ -819,6 +872,7 @@ impl Task {
     }
 
     fn replace_child(&mut self, reason: &str, now: Instant) {
+        self.rest_thumbnails(now);
         let Some(child) = self.take_child() else { return };
         if child.ready && now.duration_since(child.started) >= SOUND_AFTER {
             self.failures = 0;
@@ -835,6 +889,11 @@ impl Task {
             self.lack(&format!("{PROGRAM} ends before it has started ({reason}): the log tells what it wrote"), now);
         }
     }
+}
+
+/// Whether a child's use of the machine is that of its pictures, made as they come.
+fn tells_costs(lane: &Lane) -> bool {
+    lane.kind() == Made::Thumbnail || (lane.kind().is_picture() && lane.is_live())
 }
 
 /// The child's program: the configured one, or `codecast-transcode` beside the running program, or in PATH.

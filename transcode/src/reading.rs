@@ -15,7 +15,7 @@ use media_core::{
 
 use crate::{
     lane::{self, Histories, Lane},
-    wire::{AAC_LANE, LaneId, OPUS_LANE, PICTURE_LANES},
+    wire::{AAC_LANE, LaneId, OPUS_LANE, PICTURE_LANES, THUMBNAIL_LANE},
 };
 
 /// Items read from the window at once.
@@ -69,6 +69,7 @@ pub fn lanes_of(made: Made) -> Range<LaneId> {
         Made::Opus => OPUS_LANE..OPUS_LANE + 1,
         Made::Aac => AAC_LANE..AAC_LANE + 1,
         Made::Video | Made::Rung(_) => PICTURE_LANES,
+        Made::Thumbnail => THUMBNAIL_LANE..THUMBNAIL_LANE + 1,
     }
 }
 
@@ -84,7 +85,7 @@ pub fn begin(stream: &Stream, group: &[Made], histories: &Histories) -> (Option<
         let mut cursor = match group[0] {
             // WebRTC has no use for sound of the past.
             Made::Opus => stream.subscribe(),
-            Made::Aac => stream.subscribe_at_keyframe(),
+            Made::Aac | Made::Thumbnail => stream.subscribe_at_keyframe(),
             // The open segment of those who package is to be whole.
             Made::Video | Made::Rung(_) => match epoch.and_then(|epoch| stream.begin_of(group[0], epoch)) {
                 Some(cut) => {

@@ -17,7 +17,7 @@ use media_core::{
 };
 
 /// Both programs are installed together; a pair that differs must say so and not guess.
-pub const VERSION: u8 = 2;
+pub const VERSION: u8 = 3;
 /// The largest picture of 8K intra-only video fits; a length above it is a broken peer.
 pub const FRAME_BYTES_MAX: usize = 8 << 20;
 /// Longest text in a message: a sentence.
@@ -51,9 +51,11 @@ pub enum Error {
 pub type LaneId = u8;
 pub const OPUS_LANE: LaneId = 0;
 pub const AAC_LANE: LaneId = 1;
-pub const PICTURE_LANES: std::ops::Range<LaneId> = 2..LANES as LaneId;
 /// One that lives, and five that catch up with it: each decodes by itself for some seconds.
-pub const LANES: usize = 8;
+pub const PICTURE_LANES: std::ops::Range<LaneId> = 2..THUMBNAIL_LANE;
+/// Gets keyframes alone, and makes a JPEG of each.
+pub const THUMBNAIL_LANE: LaneId = 8;
+pub const LANES: usize = 9;
 
 /// One coded unit on its way to or from the encoder.
 #[derive(Clone, Debug, PartialEq)]
@@ -130,6 +132,8 @@ pub enum Report {
     },
     Track(LaneId, Made, Arc<Track>),
     Sample(LaneId, Made, Coded),
+    /// A JPEG.
+    Thumbnail(LaneId, Bytes),
     /// So many Samples of the lane have left its queue.
     Consumed(LaneId, u32),
     /// Nothing more comes of the run that was ended.
@@ -290,6 +294,10 @@ impl Message for Report {
                 put_pair(fields, 23, *lane, *made);
                 put_coded(fields, coded)
             }
+            Self::Thumbnail(lane, jpeg) => {
+                put(fields, 24, *lane);
+                jpeg.clone()
+            }
             Self::Consumed(lane, samples) => {
                 put(fields, 17, *lane);
                 fields.put_u32(*samples);
@@ -329,6 +337,7 @@ impl Message for Report {
             21 => Self::Shed(take_made(&mut fields)?, take_u32(&mut fields)?),
             22 => Self::Track(take_lane(&mut fields)?, take_made(&mut fields)?, take_track(fields)?.into()),
             23 => Self::Sample(take_lane(&mut fields)?, take_made(&mut fields)?, take_coded(fields)?),
+            24 => Self::Thumbnail(take_lane(&mut fields)?, fields),
             _ => return Err(Error::Tag(tag)),
         })
     }
@@ -546,6 +555,7 @@ mod tests {
             Order::End(OPUS_LANE),
             Order::Keyframe(2, Made::Video),
             Order::Leave(5, Made::Rung(6)),
+            Order::Make(THUMBNAIL_LANE, Made::Thumbnail, Wish::default()),
         ]
     }
 
@@ -554,6 +564,7 @@ mod tests {
             Report::Hello { missing: vec![(Made::Video, "x264enc".into()), (Made::Aac, "avenc_aac".into())] },
             Report::Track(OPUS_LANE, Made::Opus, opus_track().into()),
             Report::Sample(3, Made::Rung(1), coded(b"picture")),
+            Report::Thumbnail(THUMBNAIL_LANE, Bytes::from_static(b"\xff\xd8\xff\xd9")),
             Report::Consumed(2, 3),
             Report::Ended(2),
             Report::Refused(2, "no decoder of AV1 is installed".into()),
@@ -623,12 +634,12 @@ mod tests {
         check(&[0xff, 0, 0, 0], Error::TooLong(0xff00_0000));
         check(&[0, 0, 0, 1, 1], Error::Short);
         check(&[0, 0, 0, 3, 9, 4, 0], Error::Version(9));
-        check(&[0, 0, 0, 3, 2, 4, LANES as u8], Error::Field("lane"));
-        check(&[0, 0, 0, 4, 2, 5, 2, 9], Error::Field("output"));
-        check(&[0, 0, 0, 3, 2, 99, 0], Error::Tag(99));
-        check(&[0, 0, 0, 3, 2, 3, 0], Error::Short);
-        check(&[0, 0, 0, 8, 2, 2, 0, 0, 0, 0, 0, 2], Error::Field("timescale"));
-        check(&[0, 0, 0, 9, 2, 2, 0, 0, 0, 0, 9, 2, 7], Error::Field("parameters"));
+        check(&[0, 0, 0, 3, 3, 4, LANES as u8], Error::Field("lane"));
+        check(&[0, 0, 0, 4, 3, 5, 2, 10], Error::Field("output"));
+        check(&[0, 0, 0, 3, 3, 99, 0], Error::Tag(99));
+        check(&[0, 0, 0, 3, 3, 3, 0], Error::Short);
+        check(&[0, 0, 0, 8, 3, 2, 0, 0, 0, 0, 0, 2], Error::Field("timescale"));
+        check(&[0, 0, 0, 9, 3, 2, 0, 0, 0, 0, 9, 2, 7], Error::Field("parameters"));
     }
 
     #[test]

@@ -23,12 +23,12 @@ use media_core::{
     TrackId,
     codec::{aac, h264, opus},
     registry::Acquire,
-    stream::{Made, Making},
+    stream::{Made, Making, Thumbnail},
 };
 use tokio::time::sleep;
 use transcode::{
     Config, Transcoder,
-    wire::{Coded, LaneId, Message, Order, PICTURE_LANES, Reader, Report},
+    wire::{Coded, LaneId, Message, Order, PICTURE_LANES, Reader, Report, THUMBNAIL_LANE},
 };
 
 // ---- the child ------------------------------------------------------------------------------------------------------
@@ -75,13 +75,20 @@ fn worker_of_the_others() {
                     say(Report::Refused(lane, "no decoder of it is installed".into()));
                 }
                 Order::Track(lane, _) => {
-                    of(&makes, lane).for_each(|made| say(Report::Track(lane, made, Arc::new(opus_track()))));
+                    let coded = of(&makes, lane).filter(|made| *made != Made::Thumbnail);
+                    coded.for_each(|made| say(Report::Track(lane, made, Arc::new(opus_track()))));
                 }
                 Order::Sample(lane, coded) => {
                     samples += 1;
                     let make = || of(&makes, lane).for_each(|made| say(made_of(lane, made, &coded)));
                     match behaviour.as_str() {
                         "deaf" => (),
+                        "dreams" if lane == THUMBNAIL_LANE => (),
+                        "fragile" if lane == THUMBNAIL_LANE => exit(11),
+                        "lavish" if lane == THUMBNAIL_LANE && samples > 1 => {
+                            say(Report::Consumed(lane, 1));
+                            say(Report::Thumbnail(lane, vec![0; 300 << 10].into()));
+                        }
                         "blind" | "startled" | "choosy" if PICTURE_LANES.contains(&lane) => say(Report::Consumed(lane, 1)),
                         "miser" => make(),
                         "liar" => say(Report::Consumed(lane, 1_000_000)),
@@ -92,6 +99,7 @@ fn worker_of_the_others() {
                         }
                     }
                 }
+                Order::End(THUMBNAIL_LANE) if behaviour == "dreams" => (),
                 Order::End(lane) => {
                     if behaviour == "lingers" {
                         std::thread::sleep(Duration::from_millis(600));
@@ -110,6 +118,9 @@ fn of(makes: &[(LaneId, Made)], lane: LaneId) -> impl Iterator<Item = Made> {
 }
 
 fn made_of(lane: LaneId, made: Made, coded: &Coded) -> Report {
+    if made == Made::Thumbnail {
+        return Report::Thumbnail(lane, coded.payload.clone());
+    }
     let pts = coded.pts.to(opus_track().timescale);
     let (cut, live, payload) = (false, true, coded.payload.clone());
     Report::Sample(lane, made, Coded { pts, dts: pts, duration: 960, keyframe: true, cut, live, payload })
@@ -161,7 +172,8 @@ impl Rig {
 
     fn with_program(folder: PathBuf, program: PathBuf, cores: f64) -> Self {
         let metrics = prometheus::Registry::new();
-        let config = Config { program: Some(program), idle: Duration::from_millis(300), cores, ..Config::default() };
+        let (idle, thumbnail_interval) = (Duration::from_millis(300), Duration::from_millis(100));
+        let config = Config { program: Some(program), idle, thumbnail_interval, cores, ..Config::default() };
         let transcoder = Transcoder::new(config, &metrics).unwrap();
         let adopting = transcoder.clone();
         let registry = Arc::new(Registry::new(SystemTime::now(), 1, move |stream| adopting.adopt(stream)));
@@ -491,6 +503,96 @@ async fn a_returning_publisher_is_joined_anew_and_a_retired_stream_ends_the_task
         sleep(Duration::from_millis(5)).await;
     }
     let _ = demand;
+}
+
+fn newest(stream: &Stream) -> Option<Thumbnail> {
+    let mut thumbnails = Vec::new();
+    let _ = stream.subscribe_thumbnails().poll_next(&mut Context::from_waker(Waker::noop()), &mut thumbnails, 9);
+    assert!(thumbnails.len() <= 1, "only the newest is kept");
+    thumbnails.pop()
+}
+
+fn demand_rung(rig: &Rig) -> media_core::stream::Demand {
+    let rung = Rung { id: TrackId::rung(1).unwrap(), made: Made::Rung(1), source_rate: 30.0, ..Rung::ALIKE };
+    rig.stream.set_rungs(Arc::from([rung]));
+    rig.stream.demand(Made::Rung(1))
+}
+
+#[tokio::test]
+async fn a_thumbnail_is_made_now_and_then_and_outlives_its_publisher() {
+    let mut rig = Rig::new("good");
+    let kept = |rig: &Rig| rig.value("codecast_transcode_thumbnails_total");
+    let demand = rig.stream.demand(Made::Thumbnail);
+    rig.until("three are made", |rig| {
+        rig.publish_picture();
+        kept(rig) >= 3.0
+    })
+    .await;
+    assert_eq!(demand.making(), Making::Running);
+    assert!(kept(&rig) <= (rig.sent * 5 / 100 + 1) as f64, "one in 100 ms of {} ms at most", rig.sent * 5);
+    let wall = newest(&rig.stream).unwrap().wall;
+    assert!(wall.elapsed().unwrap() < Duration::from_secs(15));
+    rig.publication = None;
+    drop(demand);
+    let deadline = Instant::now() + Duration::from_secs(15);
+    while rig.workers() > 0.0 {
+        assert!(Instant::now() < deadline, "the child ends");
+        sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(newest(&rig.stream).unwrap().wall, wall);
+    assert_eq!(rig.restarts(), 0.0);
+}
+
+#[tokio::test]
+async fn a_thumbnail_that_is_too_large_is_counted_and_not_kept() {
+    let mut rig = Rig::new("lavish");
+    let _demand = rig.stream.demand(Made::Thumbnail);
+    rig.until("some were made", |rig| {
+        rig.publish_picture();
+        rig.value("codecast_transcode_thumbnails_total") >= 3.0
+    })
+    .await;
+    assert_eq!(newest(&rig.stream).unwrap().jpeg.len(), 9, "the first was small");
+}
+
+#[tokio::test]
+async fn a_child_that_dies_of_a_thumbnail_is_asked_for_none_again() {
+    let mut rig = Rig::new("fragile");
+    let (rung, _thumbnail) = (demand_rung(&rig), rig.stream.demand(Made::Thumbnail));
+    rig.until("it has died", |rig| {
+        rig.publish_picture();
+        rig.restarts() == 1.0
+    })
+    .await;
+    let (mut cursor, mut items) = (rung.subscribe(), Vec::new());
+    rig.until("the rung goes on", |rig| {
+        rig.publish_picture();
+        read(&mut cursor, &mut items);
+        samples(&items).len() > 50
+    })
+    .await;
+    assert_eq!((rig.restarts(), rig.pids().len()), (1.0, 2));
+}
+
+#[tokio::test]
+async fn a_thumbnail_that_hangs_ends_nothing_else() {
+    let mut rig = Rig::new("dreams");
+    let (rung, thumbnail) = (demand_rung(&rig), rig.stream.demand(Made::Thumbnail));
+    rig.until("it is given up", |rig| {
+        rig.publish_picture();
+        matches!(thumbnail.making(), Making::Unavailable(_))
+    })
+    .await;
+    let (mut cursor, mut items) = (rung.subscribe(), Vec::new());
+    rig.until("the rung goes on", |rig| {
+        rig.publish_picture();
+        read(&mut cursor, &mut items);
+        samples(&items).len() > 20
+    })
+    .await;
+    assert_eq!((rig.restarts(), rig.pids().len()), (0.0, 1));
+    drop((rung, thumbnail));
+    rig.until("the child ends, alone with it", |rig| rig.workers() == 0.0).await;
 }
 
 /// The machine has room for one of two rungs, and the cheaper one is asked for later.

@@ -5,6 +5,8 @@ import { ask } from './shell/fetch';
 
 const REFRESH_MS = 3000;
 const REFRESH_HIDDEN_MS = 15_000;
+/** As often as the server makes another, by default. */
+const PICTURE_MS = 5000;
 /** OBS's default, and the server's. */
 const RTMP_PORT = 1935;
 
@@ -26,6 +28,12 @@ function item(entry: Listed, nowMs: number): HTMLLIElement {
     link.append(span, ' ');
   };
   link.href = `/watch/${encodeURIComponent(entry.stream)}`;
+  if (entry.thumbnail) {
+    const picture = document.createElement('img');
+    picture.alt = '';
+    picture.dataset.of = entry.stream;
+    link.append(picture);
+  }
   part(`badge ${entry.state}`, entry.state === 'live' ? 'Live' : 'Away');
   part('name', entry.stream);
   part('about', about(entry, nowMs));
@@ -50,6 +58,15 @@ function show(streams: Listed[]): void {
   find('howto').hidden = n > 0;
 }
 
+/** The old picture stays until the new one is there. Each request keeps the server making them, so a hidden page asks for none. */
+function renewPictures(): void {
+  const turn = Math.floor(Date.now() / PICTURE_MS);
+  for (const picture of document.querySelectorAll<HTMLImageElement>('#streams img')) {
+    const address = `/live/${encodeURIComponent(picture.dataset.of ?? '')}/thumbnail.jpg?${turn}`;
+    if (picture.getAttribute('src') !== address) picture.src = address;
+  }
+}
+
 function summary(text: string): void {
   if (find('summary').textContent !== text) find('summary').textContent = text;
 }
@@ -59,6 +76,7 @@ async function refresh(): Promise<void> {
   const streams = answer === null ? null : parseListing(answer.json);
   if (streams === null) summary('Connection lost. Trying again…');
   else show(streams);
+  if (!document.hidden) renewPictures();
   schedule(document.hidden ? REFRESH_HIDDEN_MS : REFRESH_MS);
 }
 

@@ -196,7 +196,7 @@ impl Broadcast {
                 Made::Video => self.made_picture(sample),
                 Made::Opus if self.aac => self.send(TrackId::AUDIO, sample),
                 Made::Rung(number) => self.rung(made, number, sample),
-                Made::Opus | Made::Aac => {}
+                Made::Opus | Made::Aac | Made::Thumbnail => {}
             },
             _ => {}
         }
@@ -245,7 +245,7 @@ impl Broadcast {
                 Picture::Source => false,
             },
             Made::Opus => self.aac,
-            Made::Aac | Made::Rung(_) => false,
+            Made::Aac | Made::Rung(_) | Made::Thumbnail => false,
         }
     }
 

@@ -13,10 +13,14 @@ use super::{
     multivariant::{Multivariant, Offer},
     playlist::Rendered,
     rendition::SharedShelf,
+    thumbnail::Shown as ShownThumbnail,
 };
 
 /// A request so soon after another of the same rung is no news: they come with every Part of every viewer.
 const NEWS_EVERY: Duration = Duration::from_millis(250);
+
+/// Behind the rungs, of what viewers ask for.
+pub(super) const THUMBNAIL: usize = TrackId::RUNGS_MAX as usize;
 
 /// What a stream shows to viewers.
 pub(super) struct Live {
@@ -25,6 +29,7 @@ pub(super) struct Live {
     /// What its streamer could set better.
     pub(super) advice: watch::Sender<Arc<[Advice]>>,
     pub(super) asked: Asked,
+    pub(super) thumbnail: watch::Sender<ShownThumbnail>,
     /// What an earlier process has kept of it, until its publisher is back.
     kept: Mutex<Option<Kept>>,
 }
@@ -64,20 +69,20 @@ pub(super) struct Shown {
     pub(super) shelf: SharedShelf,
 }
 
-/// When viewers last asked for each rung; shared by those who serve them and the one who has it made.
+/// When viewers last asked for each rung, and the thumbnail; shared by those who serve them and the one who has it made.
 #[derive(Debug, Default)]
 pub(super) struct Asked {
-    /// By `TrackId::rung_number`.
-    last: Mutex<[Option<Instant>; TrackId::RUNGS_MAX as usize]>,
+    /// By `TrackId::rung_number`, or `THUMBNAIL`.
+    last: Mutex<[Option<Instant>; THUMBNAIL + 1]>,
     news: Notify,
 }
 
 impl Asked {
-    pub(super) fn ask(&self, rung: usize, now: Instant) {
+    pub(super) fn ask(&self, what: usize, now: Instant) {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = last[rung].is_some_and(|last| now.saturating_duration_since(last) < NEWS_EVERY);
+        let known = last[what].is_some_and(|last| now.saturating_duration_since(last) < NEWS_EVERY);
         if !known {
-            last[rung] = Some(now);
+            last[what] = Some(now);
             drop(last);
             self.news.notify_one();
         }
@@ -87,15 +92,16 @@ impl Asked {
         self.news.notified().await;
     }
 
-    pub(super) fn last(&self, rung: usize) -> Option<Instant> {
-        self.last.lock().unwrap_or_else(PoisonError::into_inner)[rung]
+    pub(super) fn last(&self, what: usize) -> Option<Instant> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)[what]
     }
 }
 
 impl Live {
     pub(super) fn new(name: StreamName, front: Front, kept: Option<Kept>) -> Self {
         let (front, advice) = (watch::channel(front).0, watch::channel(Arc::default()).0);
-        Self { name, front, advice, asked: Asked::default(), kept: Mutex::new(kept) }
+        let thumbnail = watch::Sender::default();
+        Self { name, front, advice, asked: Asked::default(), thumbnail, kept: Mutex::new(kept) }
     }
 
     pub(super) fn set_state(&self, state: State) {

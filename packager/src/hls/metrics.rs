@@ -31,6 +31,7 @@ pub enum Asked {
     Init,
     Status,
     Advice,
+    Thumbnail,
 }
 
 impl Asked {
@@ -43,6 +44,7 @@ impl Asked {
             Self::Init => "init",
             Self::Status => "status",
             Self::Advice => "advice",
+            Self::Thumbnail => "thumbnail",
         }
     }
 }

@@ -5,7 +5,7 @@
 //!                      |  Timeline (cuts)                  Shelf -> bytes by address
 //! ```
 //!
-//! `rungs`: pictures that are made on demand. `kept` and `inbox`: what the next process goes on with. `advisor`: what the
+//! `rungs` and `thumbnail`: pictures that are made on demand. `kept` and `inbox`: what the next process goes on with. `advisor`: what the
 //! streamer could set better. `presentation`, `sound`, `segmenter`, `playlist`, `directives`, `shelf` and `multivariant`
 //! decide; `pipeline` (one task a stream) and `server` (HTTP) wait and send.
 
@@ -26,6 +26,7 @@ pub mod segmenter;
 mod server;
 mod shelf;
 pub mod sound;
+mod thumbnail;
 
 pub use inbox::{Inbox, Keep};
 pub use metrics::Metrics;

@@ -18,20 +18,21 @@ use media_core::{
     advice::Advice,
     fanout::Next,
     ladder::When,
-    stream::{Demand, Made, Making},
+    stream::{Demand, Made, Making, Thumbnail},
     timeline,
 };
 use tokio::sync::watch;
 
 use super::{
     advisor::Advisor,
-    front::{Front, Live, Shown, State},
+    front::{Front, Live, Shown, State, THUMBNAIL},
     inbox::Inbox,
     kept::{Keeper, Kept},
     metrics::Metrics,
     presentation::{Presentation, Settings, Supplies, Verdict},
     rungs::{Feed, Place},
     sound::{Decided, Sound},
+    thumbnail,
 };
 
 /// Items read from the window at once: several Parts' worth.
@@ -62,8 +63,10 @@ pub struct Config {
     pub constant_rate: bool,
     /// The cheapest rung is made while anybody follows the source's live edge.
     pub rescue: bool,
-    /// How long a rung is made after the last request for it.
+    /// How long a rung, or a thumbnail, is made after the last request for it.
     pub rung_idle: Duration,
+    /// There is a program that makes thumbnails.
+    pub thumbnails: bool,
 }
 
 impl Default for Config {
@@ -81,6 +84,7 @@ impl Default for Config {
             constant_rate: true,
             rescue: true,
             rung_idle,
+            thumbnails: false,
         }
     }
 }
@@ -90,7 +94,7 @@ impl Default for Config {
 pub struct Packager(Arc<Inner>);
 
 pub(super) struct Inner {
-    config: Config,
+    pub(super) config: Config,
     pub(super) metrics: Metrics,
     pub(super) streams: DashMap<StreamName, Arc<Live>>,
     memory: Mutex<HashMap<StreamName, Remembered>>,
@@ -278,6 +282,7 @@ struct Task {
     made: Option<(Demand, Cursor<Item>)>,
     /// By `TrackId::rung_number`.
     rungs: Vec<Feed>,
+    thumbnail: thumbnail::Feed,
     /// What the stream was told that can be made of it.
     told: Option<Arc<[Rung]>>,
     /// When the resume window ends.
@@ -298,6 +303,7 @@ impl Task {
             inner,
             live,
             rungs: Feed::all(&stream),
+            thumbnail: thumbnail::Feed::new(&stream),
             stream,
             registry,
             presentation,
@@ -316,8 +322,9 @@ impl Task {
         self.keep_rungs();
         let mut draining = self.inner.draining.subscribe();
         let (mut batch, mut made, mut of_rung) = (Vec::with_capacity(BATCH), Vec::new(), Vec::new());
+        let mut thumbnails = Vec::new();
         let reason = loop {
-            let timeouts = [self.away_until, self.presentation.poll_timeout(), self.sound.until()];
+            let timeouts = [self.away_until, self.presentation.poll_timeout(), self.sound.until(), self.thumbnail.until()];
             let deadline = timeouts.into_iter().chain(self.rungs.iter().map(Feed::until)).flatten().min();
             tokio::select! {
                 biased;
@@ -343,9 +350,19 @@ impl Task {
                     Next::Lagged(items) => tracing::warn!(stream = %self.live.name, items, "the packager fell behind and lost a rung's pictures"),
                     Next::Closed => break "the publisher did not come back",
                 },
-                () = self.live.asked.news() => self.keep_rungs(),
+                next = poll_fn(|cx| self.thumbnail.cursor.poll_next(cx, &mut thumbnails, BATCH)) => match next {
+                    Next::Items => self.show_thumbnail(&mut thumbnails),
+                    // Of which only the newest counts.
+                    Next::Lagged(_) => {}
+                    Next::Closed => break "the publisher did not come back",
+                },
+                () = self.live.asked.news() => {
+                    self.keep_rungs();
+                    self.keep_thumbnail();
+                }
                 () = sleep_until(deadline) => {
                     self.keep_rungs();
+                    self.keep_thumbnail();
                     if self.away_until.is_some_and(|until| until <= now()) && self.retire() {
                         break "the publisher did not come back";
                     }
@@ -453,6 +470,19 @@ impl Task {
             *supply = feed.keep(asked.last(at), always, &place, now);
         }
         self.presentation.set_supplies(supplies);
+    }
+
+    fn keep_thumbnail(&mut self) {
+        let (asked, idle) = (self.live.asked.last(THUMBNAIL), self.inner.config.rung_idle);
+        if !self.thumbnail.keep(asked, idle, now()) {
+            self.live.thumbnail.send_if_modified(|shown| std::mem::take(&mut shown.current));
+        }
+    }
+
+    fn show_thumbnail(&mut self, thumbnails: &mut Vec<Thumbnail>) {
+        let current = self.thumbnail.until().is_some();
+        self.live.thumbnail.send_replace(thumbnail::Shown { newest: thumbnails.pop(), current });
+        thumbnails.clear();
     }
 
     fn decide_sound(&mut self) {

@@ -6,6 +6,7 @@
 //! /live/<stream>/index.m3u8                    multivariant playlist; index-N.m3u8: of a picture that is apart
 //! /live/<stream>/status.json                   live, away or offline
 //! /live/<stream>/advice.json                   what its streamer could set better
+//! /live/<stream>/thumbnail.jpg                 what it looks like
 //! /live/<stream>/<rendition>.m3u8              media playlist (_HLS_msn, _HLS_part, _HLS_skip)
 //! /live/<stream>/<rendition>/<epoch>/<file>    part-N.m4s, segment-N.m4s, init-N.mp4
 //! ```
@@ -25,8 +26,8 @@ use axum::{
     routing::get,
 };
 use bytes::Bytes;
-use chrono::{DateTime, SecondsFormat, Utc};
-use media_core::{StreamName, TrackId};
+use chrono::{DateTime, SecondsFormat, SubsecRound, Utc};
+use media_core::{StreamName, TrackId, stream::Thumbnail};
 use prometheus::IntGauge;
 use serde_json::json;
 use tokio::time::{Instant, timeout_at};
@@ -34,7 +35,7 @@ use tokio::time::{Instant, timeout_at};
 use super::{
     body::Buffers,
     directives::{Directives, parse_file},
-    front::{Front, Live, Shown, State as LiveState},
+    front::{Front, Live, Shown, State as LiveState, THUMBNAIL},
     metrics::Asked,
     multivariant::{Audio, INDEX, Offer},
     pipeline::Inner,
@@ -52,11 +53,17 @@ const START_WAIT: Duration = Duration::from_secs(4);
 const BEHIND_MAX: Duration = Duration::from_secs(2);
 /// Until so few Parts are missing: what players keep as their distance to the edge anyway.
 const NEAR_PARTS: u32 = 3;
+/// How long the first thumbnail of a stream is waited for: a program starts, and decodes a keyframe.
+const THUMBNAIL_WAIT: Duration = Duration::from_secs(4);
+/// And a newer one than that of some time ago.
+const NEWER_THUMBNAIL_WAIT: Duration = Duration::from_secs(2);
 /// Media never changes under its address.
 const IMMUTABLE: &str = "public, max-age=31536000, immutable";
 /// A playlist that was waited for holds what its address names; a shared cache may give it to all. A browser may not: video.js
 /// asks for the last Part of a segment again until the next segment is listed, and would be told the same for as long.
 const AWAITED: &str = "public, max-age=0, s-maxage=1";
+/// The next thumbnail is some seconds away.
+const BRIEFLY: &str = "public, max-age=2";
 const REVALIDATE: &str = "no-cache";
 const NO_STORE: &str = "no-store";
 const PLAYLIST_TYPE: &str = "application/vnd.apple.mpegurl";
@@ -70,6 +77,7 @@ pub fn router(inner: Arc<Inner>) -> Router {
         .route("/live.json", get(list))
         .route("/live/{stream}/status.json", get(status))
         .route("/live/{stream}/advice.json", get(advice))
+        .route("/live/{stream}/thumbnail.jpg", get(thumbnail))
         .route("/live/{stream}/{playlist}", get(playlist))
         .route("/live/{stream}/{rendition}/{epoch}/{file}", get(media))
         .layer(middleware::from_fn(cross_origin))
@@ -82,7 +90,10 @@ async fn cross_origin(request: Request, next: Next) -> Response<Body> {
         let mut response = StatusCode::NO_CONTENT.into_response();
         let headers = response.headers_mut();
         headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, HEAD, OPTIONS"));
-        headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static("range, if-none-match, cache-control"));
+        headers.insert(
+            header::ACCESS_CONTROL_ALLOW_HEADERS,
+            HeaderValue::from_static("range, if-none-match, if-modified-since, cache-control"),
+        );
         headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static(PREFLIGHT_SECONDS));
         response
     } else {
@@ -92,7 +103,7 @@ async fn cross_origin(request: Request, next: Next) -> Response<Body> {
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
     headers.insert(
         header::ACCESS_CONTROL_EXPOSE_HEADERS,
-        HeaderValue::from_static("content-length, content-range, date, etag, retry-after"),
+        HeaderValue::from_static("content-length, content-range, date, etag, last-modified, retry-after"),
     );
     response
 }
@@ -103,7 +114,7 @@ async fn list(State(inner): Shared) -> Response<Body> {
         .iter()
         .filter_map(|live| {
             let front = live.front.borrow().clone();
-            (front.state != LiveState::Offline && front.multivariant.is_some()).then(|| describe(&live.name, &front))
+            (front.state != LiveState::Offline && front.multivariant.is_some()).then(|| describe(&inner, &live.name, &front))
         })
         .collect();
     streams.sort_by(|a, b| a["stream"].as_str().cmp(&b["stream"].as_str()));
@@ -113,7 +124,7 @@ async fn list(State(inner): Shared) -> Response<Body> {
 async fn status(State(inner): Shared, Path(stream): Path<String>) -> Response<Body> {
     let Ok(name) = StreamName::parse(&stream) else { return finish(&inner, Asked::Status, bad_name()) };
     let mut body = match find(&inner, &name) {
-        Some(live) => describe(&live.name, &live.front.borrow()),
+        Some(live) => describe(&inner, &live.name, &live.front.borrow()),
         // An unknown name is not repeated: it may be a key in the wrong place.
         None => json!({ "state": "offline" }),
     };
@@ -133,7 +144,62 @@ async fn advice(State(inner): Shared, Path(stream): Path<String>) -> Response<Bo
     finish(&inner, Asked::Advice, response)
 }
 
-fn describe(name: &StreamName, front: &Front) -> serde_json::Value {
+async fn thumbnail(State(inner): Shared, Path(stream): Path<String>, headers: HeaderMap) -> Response<Body> {
+    let response = match live(&inner, &stream) {
+        Err(problem) => *problem,
+        Ok(live) if !has_thumbnails(&inner, &live.front.borrow()) => {
+            problem(StatusCode::NOT_FOUND, "there are no thumbnails of this stream")
+        }
+        Ok(live) => match newest_thumbnail(&inner, &live).await {
+            Some(thumbnail) => jpeg(&thumbnail, &headers),
+            None => not_yet("no thumbnail of this stream can be made now", "5"),
+        },
+    };
+    finish(&inner, Asked::Thumbnail, response)
+}
+
+/// As far as is known.
+fn has_thumbnails(inner: &Inner, front: &Front) -> bool {
+    inner.config.thumbnails && front.offer.as_ref().is_none_or(|offer| !offer.videos.is_empty())
+}
+
+/// The last one where none comes.
+async fn newest_thumbnail(inner: &Inner, live: &Live) -> Option<Thumbnail> {
+    let mut shown = live.thumbnail.subscribe();
+    live.asked.ask(THUMBNAIL, Instant::now().into_std());
+    let known = shown.borrow_and_update().clone();
+    if known.current || live.front.borrow().state != LiveState::Live {
+        return known.newest;
+    }
+    let wait = if known.newest.is_some() { NEWER_THUMBNAIL_WAIT } else { THUMBNAIL_WAIT };
+    let _held = Held::new(&inner.metrics.held_requests);
+    match timeout_at(Instant::now() + wait, shown.wait_for(|shown| shown.current)).await {
+        Ok(Ok(shown)) => shown.newest.clone(),
+        _ => known.newest,
+    }
+}
+
+fn jpeg(thumbnail: &Thumbnail, headers: &HeaderMap) -> Response<Body> {
+    let etag = format!("\"{:x}\"", millis(thumbnail.wall));
+    let since = headers.get(header::IF_MODIFIED_SINCE).and_then(|value| DateTime::parse_from_rfc2822(value.to_str().ok()?).ok());
+    let modified = DateTime::<Utc>::from(thumbnail.wall).trunc_subsecs(0);
+    let builder = Response::builder()
+        .header(header::CACHE_CONTROL, BRIEFLY)
+        .header(header::ETAG, &etag)
+        .header(header::LAST_MODIFIED, modified.format("%a, %d %b %Y %H:%M:%S GMT").to_string())
+        .header(header::CONTENT_TYPE, "image/jpeg");
+    // RFC 9110 13.2.2: who tells a tag is not asked for a date.
+    let known = match headers.contains_key(header::IF_NONE_MATCH) {
+        true => has_etag(headers, &etag),
+        false => since.is_some_and(|since| modified <= since),
+    };
+    if known {
+        return respond(builder.status(StatusCode::NOT_MODIFIED).body(Body::empty()));
+    }
+    respond(builder.header(header::CONTENT_LENGTH, thumbnail.jpeg.len()).body(Body::from(thumbnail.jpeg.clone())))
+}
+
+fn describe(inner: &Inner, name: &StreamName, front: &Front) -> serde_json::Value {
     let state = match front.state {
         LiveState::Live => "live",
         LiveState::Away => "away",
@@ -154,6 +220,7 @@ fn describe(name: &StreamName, front: &Front) -> serde_json::Value {
         "playable": front.multivariant.is_some(),
         "video": has_video,
         "audio": has_audio,
+        "thumbnail": has_video && has_thumbnails(inner, front),
         "tracks": format!("{}{}", if has_video { "v" } else { "" }, if has_audio { "a" } else { "" }),
         "width": video.map(|video| video.width),
         "height": video.map(|video| video.height),
@@ -473,9 +540,12 @@ fn not_playable(live: &Live) -> Response<Body> {
     if !live.front.borrow().is_coming_back() {
         return not_live();
     }
-    let detail = "the server has restarted, and the publisher of this stream is not back yet";
+    not_yet("the server has restarted, and the publisher of this stream is not back yet", "1")
+}
+
+fn not_yet(detail: &str, retry_after: &'static str) -> Response<Body> {
     let mut response = problem(StatusCode::SERVICE_UNAVAILABLE, detail);
-    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static(retry_after));
     response
 }
 

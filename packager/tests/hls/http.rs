@@ -13,7 +13,11 @@ use axum::{
 };
 use bytes::Bytes;
 use http_body_util::BodyExt;
-use media_core::{Announcement, Publication, Registry, Stream, StreamKey, StreamName, registry::Acquire};
+use media_core::{
+    Announcement, Publication, Registry, Stream, StreamKey, StreamName,
+    registry::Acquire,
+    stream::{Made, Thumbnail},
+};
 use packager::hls::{Config, Packager};
 use tokio::{task::JoinHandle, time::Instant};
 use tower::ServiceExt;
@@ -68,7 +72,11 @@ impl Answer {
 
 impl Site {
     pub fn new() -> Self {
-        let config = Config { keyframe_interval: Some(Duration::from_secs(2)), ..Config::default() };
+        Self::with(Config::default())
+    }
+
+    fn with(config: Config) -> Self {
+        let config = Config { keyframe_interval: Some(Duration::from_secs(2)), ..config };
         let packager = Packager::new(config, &prometheus::Registry::new()).unwrap();
         let adopter = packager.clone();
         let registry = Arc::new_cyclic(|registry: &Weak<Registry>| {
@@ -504,4 +512,91 @@ async fn a_streamer_is_advised() {
     assert!(find("sample_rate")["text"].as_str().unwrap().contains("44.1 kHz"));
     assert!(find("timestamps_repaired")["text"].as_str().unwrap().contains("4 timestamps"));
     find("channels_mono");
+}
+
+fn thumbnail(stream: &Stream, jpeg: &'static [u8], seconds: u64) {
+    stream.push_thumbnail(Thumbnail {
+        jpeg: Bytes::from_static(jpeg),
+        wall: SystemTime::UNIX_EPOCH + Duration::from_millis(seconds * 1000 + 250),
+    });
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_thumbnail_is_waited_for_and_made_while_somebody_asks() {
+    let site = Site::with(Config { thumbnails: true, ..Config::default() });
+    let path = "/live/demo/thumbnail.jpg";
+    assert!(site.get(path).await.is_problem(404), "there is no such stream");
+    let publication = site.publish("demo");
+    let stream = site.registry.stream(&StreamName::parse("demo").unwrap()).unwrap();
+    site.play(&publication, &both(), 2_100).await;
+    assert_eq!(site.get("/live/demo/status.json").await.json()["thumbnail"], true);
+    assert!(!stream.is_demanded(Made::Thumbnail), "nobody has asked");
+
+    let now = site.start.elapsed();
+    let in_vain = site.get(path).await;
+    assert!(in_vain.is_problem(503) && in_vain.header("retry-after") == "5");
+    assert_eq!(in_vain.at - now, Duration::from_secs(4), "it is waited for");
+    let held = site.holding(path);
+    settle().await;
+    assert!(stream.is_demanded(Made::Thumbnail) && !held.is_finished());
+    thumbnail(&stream, b"first", 1_000_000_000);
+    let first = held.await.unwrap();
+    assert_eq!((first.status.as_u16(), &first.body[..]), (200, &b"first"[..]));
+    assert_eq!((first.header("content-type"), first.header("cache-control")), ("image/jpeg", "public, max-age=2"));
+    assert_eq!((first.header("content-length"), first.header("access-control-allow-origin")), ("5", "*"));
+    assert_eq!(first.header("last-modified"), "Sun, 09 Sep 2001 01:46:40 GMT");
+
+    thumbnail(&stream, b"second", 1_000_000_005);
+    settle().await;
+    let now = site.start.elapsed();
+    let second = site.get(path).await;
+    assert_eq!((&second.body[..], second.at), (&b"second"[..], now), "the newest, at once");
+    let head = site.ask(Method::HEAD, path, &[]).await;
+    assert_eq!((head.status.as_u16(), head.body.len(), head.header("content-length")), (200, 0, "6"));
+    let check = async |name, value: &str, status: u16| {
+        let answer = site.ask(Method::GET, path, &[(name, value)]).await;
+        assert_eq!((answer.status.as_u16(), answer.body.is_empty()), (status, status == 304), "{name}: {value}");
+        assert_eq!(answer.header("etag"), second.header("etag"));
+    };
+    check("if-none-match", second.header("etag"), 304).await;
+    check("if-none-match", first.header("etag"), 200).await;
+    check("if-modified-since", second.header("last-modified"), 304).await;
+    check("if-modified-since", first.header("last-modified"), 200).await;
+
+    // Nobody asks any more; then somebody does, and gets a newer one.
+    tokio::time::sleep(Duration::from_secs(11)).await;
+    settle().await;
+    assert!(!stream.is_demanded(Made::Thumbnail) && stream.is_done(Made::Thumbnail));
+    let held = site.holding(path);
+    settle().await;
+    assert!(!held.is_finished(), "the one that is there is of some time ago");
+    thumbnail(&stream, b"third", 1_000_000_020);
+    assert_eq!(&held.await.unwrap().body[..], b"third");
+
+    // What comes of nobody's asking is not taken for what is made now.
+    tokio::time::sleep(Duration::from_secs(11)).await;
+    thumbnail(&stream, b"fourth", 1_000_000_040);
+    settle().await;
+    let now = site.start.elapsed();
+    let waited = site.get(path).await;
+    assert_eq!((&waited.body[..], waited.at - now), (&b"fourth"[..], Duration::from_secs(2)), "better than nothing");
+
+    // The publisher is away: nothing newer can come.
+    drop(publication);
+    settle().await;
+    tokio::time::sleep(Duration::from_secs(11)).await;
+    let now = site.start.elapsed();
+    let last = site.get(path).await;
+    assert_eq!((&last.body[..], last.at), (&b"fourth"[..], now));
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_thumbnails_there_are_none() {
+    let (site, _publication) = running(2_100).await;
+    assert!(site.get("/live/demo/thumbnail.jpg").await.is_problem(404));
+    assert_eq!(site.get("/live/demo/status.json").await.json()["thumbnail"], false);
+    let site = Site::with(Config { thumbnails: true, ..Config::default() });
+    let publication = site.publish("demo");
+    site.play(&publication, &Publisher { video: None, ..both() }, 6_100).await;
+    assert!(site.get("/live/demo/thumbnail.jpg").await.is_problem(404), "sound looks like nothing");
 }

@@ -25,6 +25,9 @@ fn sound() -> Arc<Track> {
 fn lane(made: Made, epoch: Option<u64>, now: Instant) -> Lane {
     let id = if made.is_picture() { 2 } else { 0 };
     let mut lane = Lane::new(id, made, epoch, now);
+    if made == Made::Thumbnail {
+        lane = lane.only_keyframes(Duration::from_secs(5));
+    }
     lane.make(made, Wish::default(), &History::default());
     lane
 }
@@ -41,7 +44,7 @@ struct Play {
 impl Play {
     fn new(made: Made) -> Self {
         let now = Instant::now();
-        let track = if made == Made::Video { video() } else { sound() };
+        let track = if feeds(made, &video()) { video() } else { sound() };
         Self { lane: lane(made, Some(1), now), histories: Histories::default(), now, track, dropped: 0 }
     }
 
@@ -73,6 +76,7 @@ impl Play {
     fn report(&mut self, report: Report) -> String {
         match self.lane.handle_report(report, self.now, &mut self.histories) {
             Ok(verdict) if verdict.closed => "closed".into(),
+            Ok(Verdict { thumbnail: Some(_), .. }) => "jpeg".into(),
             Ok(verdict) => verdict.push.iter().map(|(_, item)| item_word(item)).collect::<Vec<_>>().join(" "),
             Err(Broken(why)) => format!("broken: {why}"),
         }
@@ -360,4 +364,24 @@ fn one_source_has_several_outputs() {
     p.sample(200, true);
     p.lane.leave(Made::Rung(2));
     assert_eq!(p.made(200), "", "it was on its way");
+}
+
+#[test]
+fn a_thumbnail_takes_a_keyframe_now_and_then() {
+    let mut p = Play::new(Made::Thumbnail);
+    assert_eq!(p.sample(0, false), "");
+    assert_eq!(p.sample(33, true), "track 33", "the first one at once");
+    assert_eq!(p.consumed(1), "");
+    assert_eq!(p.report(Report::Thumbnail(0, Bytes::from_static(b"jpeg"))), "jpeg");
+    assert_eq!(p.sample(66, false), "");
+    assert_eq!(p.sample(4033, true), "");
+    assert_eq!(p.sample(6033, true), "6033", "the next that is 5 s behind");
+    assert_eq!(p.consumed(1), "");
+    for _ in 0..100 {
+        p.pass(100);
+        assert!(!p.lane.handle_tick(p.now), "nothing was asked of the child");
+    }
+    assert_eq!(p.join(2), "end");
+    assert_eq!(p.sample(7000, true), "track 7000", "another publisher shows itself at once");
+    assert_eq!(p.dropped, 0);
 }

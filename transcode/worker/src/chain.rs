@@ -181,7 +181,7 @@ impl Clock {
 }
 
 /// A buffer with a Sample's bytes and times, without a copy.
-fn buffer(coded: &Coded, clock: Clock) -> gst::Buffer {
+pub fn buffer(coded: &Coded, clock: Clock) -> gst::Buffer {
     let mut buffer = gst::Buffer::from_slice(coded.payload.clone());
     let fields = buffer.get_mut().expect("a new buffer is not shared");
     fields.set_pts(clock.inward(coded.pts));

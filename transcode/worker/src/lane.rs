@@ -5,9 +5,9 @@ use std::sync::{Arc, mpsc::SyncSender};
 
 use anyhow::{Context, Result, anyhow};
 use media_core::{Timestamp, Track, stream::Made};
-use transcode::wire::{Coded, LaneId, Order, PICTURE_LANES, Report, Wish};
+use transcode::wire::{Coded, LaneId, Order, PICTURE_LANES, Report, THUMBNAIL_LANE, Wish};
 
-use crate::{decoders::Decoders, encoders::Encoders, sound, steady::NextSlot, video};
+use crate::{decoders::Decoders, encoders::Encoders, sound, steady::NextSlot, thumbnail, video};
 
 pub struct Lane {
     id: LaneId,
@@ -91,7 +91,8 @@ impl Lane {
 
     /// Decoders are a matter of what is installed here; the encoders' side was told at the start.
     fn refuse_unless_decodable(&mut self, track: &Track) -> Result<()> {
-        let lacking = if PICTURE_LANES.contains(&self.id) { video::lacks(&track.parameters) } else { None };
+        let decodes = PICTURE_LANES.contains(&self.id) || self.id == THUMBNAIL_LANE;
+        let lacking = if decodes { video::lacks(&track.parameters) } else { None };
         self.refused = lacking.is_some();
         let Some(elements) = lacking else { return Ok(()) };
         let sentence =
@@ -123,6 +124,9 @@ impl Lane {
             return self.reports.send(Report::Consumed(self.id, 1)).context("nobody reads reports");
         }
         self.resting_until = None;
+        if self.id == THUMBNAIL_LANE {
+            return self.make_thumbnail(&coded);
+        }
         let run = match &mut self.run {
             Some(run) => run,
             None => {
@@ -135,6 +139,19 @@ impl Lane {
             Run::Sound(run) => run.push(&coded),
         }
         Ok(())
+    }
+
+    /// One that fails is missed by nobody: the next keyframe has another decoder.
+    fn make_thumbnail(&mut self, coded: &Coded) -> Result<()> {
+        let track = Arc::clone(self.track.as_ref().context("a Sample before its track")?);
+        let (_, wish) = self.makes.first().context("a Sample though nothing is to be made")?;
+        if let Some(decoder) = self.decoders.of(&track.parameters).first() {
+            match thumbnail::make(&track.parameters, decoder, wish.picture.lines, coded) {
+                Ok(jpeg) => self.reports.send(Report::Thumbnail(self.id, jpeg)).context("nobody reads reports")?,
+                Err(error) => self.decoders.demote(decoder, &format!("{error:#}")),
+            }
+        }
+        self.reports.send(Report::Consumed(self.id, 1)).context("nobody reads reports")
     }
 
     fn begin(&mut self, first: &Coded) -> Result<Run> {

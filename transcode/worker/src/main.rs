@@ -14,6 +14,7 @@ mod listener;
 mod self_test;
 mod sound;
 mod steady;
+mod thumbnail;
 mod video;
 
 use std::{
@@ -65,7 +66,7 @@ fn serve() -> Result<()> {
     gst::init().context("GStreamer cannot be loaded")?;
     let (reports, to_write) = mpsc::sync_channel(REPORTS_MAX);
     thread::spawn(move || write(&to_write));
-    let all = [Made::Video, Made::Opus, Made::Aac];
+    let all = [Made::Video, Made::Opus, Made::Aac, Made::Thumbnail];
     let missing = all.into_iter().flat_map(|made| missing(made).map(move |element| (made, element.to_owned()))).collect();
     reports.send(Report::Hello { missing })?;
     let encoders = Arc::<Encoders>::default();
@@ -97,9 +98,11 @@ fn missing(made: Made) -> impl Iterator<Item = &'static str> {
         Made::Video | Made::Rung(_) => video::ELEMENTS,
         Made::Opus => sound::OPUS_ELEMENTS,
         Made::Aac => sound::AAC_ELEMENTS,
+        Made::Thumbnail => thumbnail::ELEMENTS,
     };
-    let coders = if made.is_picture() { [decoders::lacks_h264(), encoders::lacks_h264()] } else { [None; 2] };
-    elements.iter().copied().filter(|element| !decoders::is_installed(element)).chain(coders.into_iter().flatten())
+    let decoder = if made.is_picture() || made == Made::Thumbnail { decoders::lacks_h264() } else { None };
+    let encoder = if made.is_picture() { encoders::lacks_h264() } else { None };
+    elements.iter().copied().filter(|element| !decoders::is_installed(element)).chain(decoder).chain(encoder)
 }
 
 fn work(mut lane: Lane, orders: &mpsc::Receiver<Order>) {

@@ -50,7 +50,7 @@ const fn probe(element: &'static str, purpose: &'static str, need: Need, way: Wa
     Probe { element, purpose, need, way }
 }
 
-const PROBES: [Probe; 16] = [
+const PROBES: [Probe; 17] = [
     probe("x264enc", "encodes H.264", Need::Core, Way::Pictures),
     probe("avdec_h264", "decodes H.264", Need::Core, H264),
     probe("avdec_aac", "decodes AAC", Need::Core, AAC),
@@ -65,6 +65,7 @@ const PROBES: [Probe; 16] = [
     probe("vaapih264enc", "encodes H.264 by VA-API", Need::Spare, Way::Pictures),
     probe("qsvh264enc", "encodes H.264 by Intel", Need::Spare, Way::Pictures),
     probe("openh264enc", "encodes H.264", Need::Spare, Way::Pictures),
+    probe("jpegenc", "makes thumbnails", Need::Spare, Way::Pictures),
     probe("srtsrc", "takes SRT", Need::Spare, Way::Made),
     probe("v4l2h264enc", "encodes H.264 by the kernel's driver", Need::Spare, Way::Pictures),
 ];

@@ -219,7 +219,7 @@ fn mark_pictures(chain: &Chain, keys: Arc<Mutex<Keys>>) -> Result<()> {
 }
 
 /// The parser of a codec, and how GStreamer is told of it.
-fn coding(parameters: &Parameters) -> Result<(&'static str, gst::caps::Builder<gst::caps::NoFeature>)> {
+pub fn coding(parameters: &Parameters) -> Result<(&'static str, gst::caps::Builder<gst::caps::NoFeature>)> {
     let parser = parser(parameters).context("sound is no picture")?;
     let (media, format, alignment, record) = match parameters {
         Parameters::H264(p) => ("video/x-h264", "avc", "au", &p.record),

@@ -7,6 +7,7 @@ mod media;
 use std::{
     io::{Read, Write},
     sync::{Arc, mpsc},
+    task::{Context, Waker},
     thread::sleep,
     time::{Duration, Instant},
 };
@@ -595,4 +596,35 @@ fn a_keyframe_comes_when_it_is_asked_for() {
     let first = keys[0];
     let keys: Vec<_> = keys.iter().map(|key| key - first).collect();
     assert!(keys.len() == 4 && keys[..2] == [0, 30] && (43..48).contains(&keys[2]) && keys[3] == 60, "{keys:?}");
+}
+
+/// Of the colours that the publisher sent, by BT.709 and, where it is small, by BT.601.
+#[test]
+fn a_thumbnail_is_a_small_jpeg_of_the_newest_keyframe() {
+    let check = |source: &[Sample], size: (u16, u16), colour: Option<[u8; 3]>| {
+        let rig = Rig::new();
+        source.iter().for_each(|sample| rig.publish(sample));
+        let asked = Instant::now();
+        let _demand = rig.stream.demand(Made::Thumbnail);
+        let mut thumbnails = Vec::new();
+        while thumbnails.is_empty() {
+            assert!(asked.elapsed() < Duration::from_secs(20), "no thumbnail comes");
+            sleep(Duration::from_millis(2));
+            let mut cursor = rig.stream.subscribe_thumbnails();
+            let _ = cursor.poll_next(&mut Context::from_waker(Waker::noop()), &mut thumbnails, 1);
+        }
+        let (bytes, after) = (thumbnails[0].jpeg.len(), asked.elapsed());
+        println!("{}: {bytes} bytes after {after:?}, {} s of a core", source[0].track.codec_string(), rig.cpu_seconds());
+        let (width, height, pixels) = media::shown(&thumbnails[0].jpeg);
+        assert_eq!((width, height), size);
+        let middle = (usize::from(height) / 2 * usize::from(width) + usize::from(width) / 2) * 3;
+        let off = |colour: [u8; 3]| pixels[middle..middle + 3].iter().zip(colour).map(|(a, b)| a.abs_diff(b)).max();
+        assert!(colour.is_none_or(|colour| off(colour) < Some(8)), "{:?}", &pixels[middle..middle + 3]);
+    };
+    let red = "solid-color foreground-color=0xffc81428";
+    check(&media::video_of(red, 1920, 1080, 1, 2), (640, 360), Some([0xc8, 0x14, 0x28]));
+    check(&media::video_of(red, 360, 640, 1, 0), (360, 640), Some([0xc8, 0x14, 0x28]));
+    check(&media::video_of("white", 1280, 720, 1, 0), (640, 360), Some([0xff; 3]));
+    check(&media::hevc(1), (640, 360), None);
+    check(&media::av1(1), (640, 360), None);
 }

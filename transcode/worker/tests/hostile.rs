@@ -12,7 +12,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use media::{BEGIN_S, Rig, read, read_until, samples, shown};
+use media::{BEGIN_S, Rig, decoded, read, read_until, samples};
 use media_core::{Cursor, Item, Parameters, Rung, Sample, Timestamp, Track, TrackId, codec::h264, ladder::Setting, stream::Made};
 
 /// Memory that changes may leave behind, however many: what a run of the largest size takes and gives back.
@@ -103,11 +103,11 @@ fn a_hundred_sizes_and_profiles_leave_nothing_behind() {
         let runs: Vec<_> = made.chunk_by(|a, b| Arc::ptr_eq(&a.track, &b.track)).collect();
         for run in &runs {
             assert!(run[0].keyframe, "a track begins with a keyframe");
-            assert_eq!(shown(run), run.len(), "all of it is decoded");
+            assert_eq!(decoded(run), run.len(), "all of it is decoded");
         }
         println!("{} pictures, {} tracks", made.len(), runs.len());
     }
-    // They come faster than they are shown, and to what is live.
+    // They come faster than they are decoded, and to what is live.
     let shed = counted(&rig, "codecast_transcode_shed_pictures_total");
     assert!(missing as f64 <= shed, "{missing} pictures are missing, and {shed} were left out");
 }

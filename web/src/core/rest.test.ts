@@ -18,8 +18,8 @@ describe('status.json and live.json', () => {
   test('an unknown state is offline', () => expect(parseStatus({ state: 'rehearsal' })?.state).toBe('offline'));
 
   test('the list leaves out what it cannot name', () => {
-    const listed = parseListing({ streams: [{ stream: 'a', state: 'live', since: '1970-01-01T00:00:01Z', height: 720 }, { state: 'live' }, 4] });
-    expect(listed).toEqual([{ stream: 'a', state: 'live', sinceMs: 1000, video: true, audio: true, width: null, height: 720 }]);
+    const listed = parseListing({ streams: [{ stream: 'a', state: 'live', since: '1970-01-01T00:00:01Z', height: 720, thumbnail: true }, { state: 'live' }, 4] });
+    expect(listed).toEqual([{ stream: 'a', state: 'live', sinceMs: 1000, video: true, audio: true, width: null, height: 720, thumbnail: true }]);
   });
 
   test('the stream of an address', () => {

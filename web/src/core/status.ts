@@ -26,6 +26,8 @@ export interface Listed {
   audio: boolean;
   width: number | null;
   height: number | null;
+  /** There is a small picture of it (`thumbnail.jpg`). */
+  thumbnail: boolean;
 }
 
 const isRecord = (value: unknown): value is Record<string, unknown> => typeof value === 'object' && value !== null;
@@ -57,6 +59,7 @@ export function parseListing(json: unknown): Listed[] | null {
     audio: entry.audio !== false,
     width: number(entry.width),
     height: number(entry.height),
+    thumbnail: entry.thumbnail === true,
   }));
 }
 

@@ -87,13 +87,22 @@ fn sample(track: &Arc<Track>, pts: Timestamp, dts: Timestamp, duration: Option<u
 
 /// `seconds` of 30 pictures a second, a keyframe a second, times in whole milliseconds as RTMP has them.
 pub fn video(width: u32, height: u32, seconds: i64, bframes: u32) -> Vec<Sample> {
-    clip(width, height, seconds * 30, &format!("bframes={bframes}"), "high")
+    clip_of("smpte horizontal-speed=3", width, height, seconds * 30, &format!("bframes={bframes}"), "high")
+}
+
+/// Of a pattern of `videotestsrc`, and its options.
+pub fn video_of(pattern: &str, width: u32, height: u32, seconds: i64, bframes: u32) -> Vec<Sample> {
+    clip_of(pattern, width, height, seconds * 30, &format!("bframes={bframes}"), "high")
 }
 
 /// `count` pictures of the same, by further settings of x264enc, in a profile of H.264.
 pub fn clip(width: u32, height: u32, count: i64, settings: &str, profile: &str) -> Vec<Sample> {
+    clip_of("smpte horizontal-speed=3", width, height, count, settings, profile)
+}
+
+fn clip_of(pattern: &str, width: u32, height: u32, count: i64, settings: &str, profile: &str) -> Vec<Sample> {
     let (caps, units) = through(
-        &format!("videotestsrc num-buffers={count} pattern=smpte horizontal-speed=3"),
+        &format!("videotestsrc num-buffers={count} pattern={pattern}"),
         &format!(
             "video/x-raw,format=I420,width={width},height={height},framerate=30/1 ! x264enc speed-preset=superfast {settings} \
              b-adapt=false key-int-max=30 rc-lookahead=5 bitrate=2500 option-string=open-gop=0:scenecut=0 \
@@ -279,6 +288,16 @@ pub fn read(cursor: &mut Cursor<Item>) -> Vec<Item> {
     items
 }
 
+/// The width and the height that a JPEG tells (SOF0), and its pixels, RGB.
+pub fn shown(jpeg: &Bytes) -> (u16, u16, Bytes) {
+    let frame = jpeg.windows(2).position(|marker| marker == [0xff, 0xc0]).unwrap();
+    let side = |at: usize| u16::from_be_bytes([jpeg[frame + at], jpeg[frame + at + 1]]);
+    let unit = Unit { pts_ns: 0, dts_ns: 0, keyframe: true, data: jpeg.clone() };
+    let caps = gst::Caps::builder("image/jpeg").build();
+    let (_, pictures) = through(APPSRC, "jpegdec ! videoconvert ! video/x-raw,format=RGB", Some((&caps, &[unit])));
+    (side(7), side(5), pictures[0].data.clone())
+}
+
 /// Reads until `enough` says so.
 pub fn read_until(cursor: &mut Cursor<Item>, items: &mut Vec<Item>, enough: impl Fn(&[Item]) -> bool) {
     let deadline = Instant::now() + Duration::from_secs(20);
@@ -306,7 +325,7 @@ pub fn samples(items: &[Item]) -> Vec<Arc<Sample>> {
 }
 
 /// How many pictures a decoder shows of made ones that share a track.
-pub fn shown(samples: &[Arc<Sample>]) -> usize {
+pub fn decoded(samples: &[Arc<Sample>]) -> usize {
     let Parameters::H264(parameters) = &samples[0].track.parameters else { panic!("a picture is H.264") };
     let caps = gst::Caps::builder("video/x-h264").field("stream-format", "avc").field("alignment", "au");
     let caps = caps.field("codec_data", gst::Buffer::from_slice(parameters.record.clone())).build();
