@@ -13,6 +13,8 @@ const BUFFER_MS: u32 = 1000;
 /// Which rungs of a list those are.
 const LONG_GOP_PACE_MAX: u32 = 15;
 const LONG_GOP_KILOBITS_MAX: u32 = 400;
+/// Pictures a second of a rung of `auto` while little changes, as `legible` has them: by its kilobits a second.
+const SLOW_PACES: [(u32, u32); 2] = [(300, 10), (0, 5)];
 /// What a list may ask for.
 const LINES: std::ops::RangeInclusive<u32> = 90..=4320;
 const PACES: std::ops::RangeInclusive<u32> = 1..=240;
@@ -51,6 +53,8 @@ pub enum Pace {
     Full,
     /// A whole fraction of the source's that comes nearest, so that Parts hold whole pictures.
     About(u32),
+    /// All while much of the picture moves for long, as in a film; else a few, as code needs them.
+    Auto,
 }
 
 /// What is made of every stream's picture, best first.
@@ -65,8 +69,8 @@ impl Ladder {
     pub const NAMES: [&str; 3] = ["legible", "motion", "none"];
 
     /// By name, or as a list: `1080p 1500k, 900p10 400k always` is 1080 lines at the source's rate, and 900 lines at about 10
-    /// pictures a second whether anybody asks for them or not; `never` would switch one off. The error is a sentence without
-    /// its subject.
+    /// pictures a second whether anybody asks for them or not; `never` would switch one off. `900p auto 400k` goes by what
+    /// moves. The error is a sentence without its subject.
     pub fn parse(text: &str) -> Result<Self, String> {
         match text.trim() {
             "legible" => Ok(Self::legible()),
@@ -125,22 +129,29 @@ impl Setting {
             )
         };
         let words: Vec<_> = text.split_whitespace().collect();
-        let (picture, rate, when) = match words[..] {
-            [picture, rate] => (picture, rate, When::Asked),
-            [picture, rate, "always"] => (picture, rate, When::Always),
-            [picture, rate, "never"] => (picture, rate, When::Never),
+        let (words, when) = match &words[..] {
+            [words @ .., "always"] => (words, When::Always),
+            [words @ .., "never"] => (words, When::Never),
+            words => (words, When::Asked),
+        };
+        let (picture, auto, rate) = match *words {
+            [picture, rate] => (picture, false, rate),
+            [picture, "auto", rate] => (picture, true, rate),
             _ => return Err(wrong()),
         };
         let (lines, pace) = picture.split_once('p').ok_or_else(wrong)?;
         let lines = lines.parse().ok().filter(|lines| LINES.contains(lines)).ok_or_else(wrong)?;
         let pace = match pace {
+            "" if auto => Pace::Auto,
             "" => Pace::Full,
+            _ if auto => return Err(wrong()),
             fps => Pace::About(fps.parse().ok().filter(|fps| PACES.contains(fps)).ok_or_else(wrong)?),
         };
         let kbit = rate.strip_suffix('k').and_then(|kbit| kbit.parse().ok()).filter(|kbit| KILOBITS.contains(kbit));
         let kbit = kbit.ok_or_else(wrong)?;
         // What is slow in both has no bits for a second keyframe.
-        let long = matches!(pace, Pace::About(fps) if fps <= LONG_GOP_PACE_MAX) && kbit <= LONG_GOP_KILOBITS_MAX;
+        let slow = matches!(pace, Pace::About(fps) if fps <= LONG_GOP_PACE_MAX) || auto;
+        let long = slow && kbit <= LONG_GOP_KILOBITS_MAX;
         let (buffer_ms, gop_ms) = if long { (2 * BUFFER_MS, LONG_GOP_MS) } else { (BUFFER_MS, GOP_MS) };
         Ok(Self { when, ..setting(lines, pace, kbit, buffer_ms, gop_ms) })
     }
@@ -154,10 +165,23 @@ impl Setting {
     /// number, so that every Part of the rung holds whole pictures, and as many as its length needs.
     pub fn divisor(&self, frame_rate: f64, in_part: u32) -> u32 {
         let Pace::About(wanted) = self.pace else { return 1 };
-        let off = |divisor: &u32| (frame_rate / f64::from(*divisor) - f64::from(wanted)).abs();
-        let fits = (1..=in_part).filter(|divisor| in_part.is_multiple_of(*divisor));
-        fits.min_by(|a, b| off(a).total_cmp(&off(b))).unwrap_or(1)
+        nearest_divisor(wanted, frame_rate, in_part)
     }
+
+    /// The same while little changes; only `auto` has another one then.
+    pub fn slow_divisor(&self, frame_rate: f64, in_part: u32) -> u32 {
+        let fits = |(kbit, _): &&(u32, u32)| self.bitrate >= kbit * 1000;
+        match SLOW_PACES.iter().find(fits) {
+            Some((_, wanted)) if self.pace == Pace::Auto => nearest_divisor(*wanted, frame_rate, in_part),
+            _ => self.divisor(frame_rate, in_part),
+        }
+    }
+}
+
+fn nearest_divisor(wanted: u32, frame_rate: f64, in_part: u32) -> u32 {
+    let off = |divisor: &u32| (frame_rate / f64::from(*divisor) - f64::from(wanted)).abs();
+    let fits = (1..=in_part).filter(|divisor| in_part.is_multiple_of(*divisor));
+    fits.min_by(|a, b| off(a).total_cmp(&off(b))).unwrap_or(1)
 }
 
 /// A picture of this width and height with `lines` on its shorter side at most: in proportion, even, never larger.
@@ -209,6 +233,17 @@ mod tests {
         check(20.0, 4, 2, 4);
         check(120.0, 24, 12, 24);
         check(5.0, 1, 1, 1);
+        assert_eq!((ten.slow_divisor(30.0, 6), five.slow_divisor(30.0, 6)), (3, 6), "they have one pace");
+    }
+
+    #[test]
+    fn what_moves_decides_the_pace_of_auto() {
+        let list = Ladder::parse("900p auto 400k, 720p auto 200k always, 720p auto 800k").unwrap();
+        let paces = list.settings().iter().map(|auto| (auto.divisor(30.0, 6), auto.slow_divisor(30.0, 6)));
+        assert_eq!(paces.collect::<Vec<_>>(), [(1, 3), (1, 6), (1, 3)]);
+        assert_eq!(list.settings().iter().map(|auto| auto.gop_ms).collect::<Vec<_>>(), [4000, 4000, 2000]);
+        assert_eq!(list.settings()[1].when, When::Always);
+        assert!(Ladder::parse("900p10 auto 400k").is_err() && Ladder::parse("900p auto").is_err());
     }
 
     #[test]

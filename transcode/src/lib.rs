@@ -7,10 +7,11 @@
 //! the stream's window and pushes what comes back into the stream's made windows. It survives that process whatever
 //! happens to it, and links no GStreamer. `wire` is the protocol between the two, `lane` the rules of one way through it, `budget`
 //! who gets the machine, `sound`,
-//! `pacing`, `cadence` and `rate` the arithmetic that the child uses; `pipeline` and `conn` are the shells.
+//! `pacing`, `motion`, `cadence` and `rate` the arithmetic that the child uses; `pipeline` and `conn` are the shells.
 
 pub mod cadence;
 pub mod lane;
+pub mod motion;
 pub mod pacing;
 pub mod rate;
 pub mod receive;

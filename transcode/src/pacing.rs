@@ -22,6 +22,8 @@ pub struct Mark {
 #[derive(Debug)]
 pub struct Pacing {
     picture: Picture,
+    /// `picture.divisor` from the next cut on.
+    next_divisor: u32,
     /// Between two pictures of the source, in nanoseconds; 0 where nobody knows.
     interval: u64,
     base: Option<u64>,
@@ -33,17 +35,28 @@ impl Pacing {
     /// `source_rate`: pictures a second, 0 where nobody knows. `base`: the cut before the first picture.
     pub fn new(picture: Picture, source_rate: f64, base: Option<u64>) -> Self {
         let interval = if source_rate > 0.0 { (1e9 / source_rate) as u64 } else { 0 };
-        Self { picture, interval, base, last_slot: None, last_key: 0 }
+        Self { picture, next_divisor: picture.divisor, interval, base, last_slot: None, last_key: 0 }
+    }
+
+    /// Every how many-th picture is taken now.
+    pub fn divisor(&self) -> u32 {
+        self.picture.divisor
+    }
+
+    /// From the next cut on it is every so many-th.
+    pub fn change_at_cut(&mut self, divisor: u32) {
+        self.next_divisor = divisor;
     }
 
     /// Whether the picture at this time is taken, and then whether as a keyframe. The encoder makes the first one a keyframe
     /// by itself.
     pub fn take(&mut self, at: u64, mark: Mark) -> Option<bool> {
-        let Picture { divisor, in_part, gop_ms, .. } = self.picture;
         let cut = mark.cut.or_else(|| self.is_overdue(at).then_some(at));
         if let Some(cut) = cut {
             (self.base, self.last_slot) = (Some(cut.min(at)), None);
+            self.picture.divisor = self.next_divisor;
         }
+        let Picture { divisor, in_part, gop_ms, .. } = self.picture;
         let base = *self.base.get_or_insert(at);
         // Half a picture earlier or later is jitter.
         let number = (at.saturating_sub(base) + self.interval / 2).checked_div(self.interval);
@@ -100,7 +113,8 @@ mod tests {
     }
 
     fn picture(divisor: u32, gop_ms: u32) -> Picture {
-        Picture { lines: 720, divisor, in_part: 6, buffer_ms: 1000, gop_ms, segment_ms_max: 4400, cut_every_ms: 0 }
+        let (lines, in_part, buffer_ms, segment_ms_max, cut_every_ms) = (720, 6, 1000, 4400, 0);
+        Picture { lines, divisor, slow_divisor: divisor, in_part, buffer_ms, gop_ms, segment_ms_max, cut_every_ms }
     }
 
     #[test]
@@ -141,6 +155,19 @@ mod tests {
     fn a_hole_moves_no_grid() {
         assert_eq!(taken(picture(3, 2000), [0, 1, 4, 5, 6, 7, 11, 12, 13], &[0], &[0]), "0* 4 6 11 12");
         assert_eq!(taken(picture(3, 2000), [0, 3, 5, 13, 15], &[0, 12], &[0, 12]), "0* 3 13 15", "the cut itself was lost");
+    }
+
+    #[test]
+    fn another_pace_begins_at_a_cut() {
+        let mut pacing = Pacing::new(picture(3, 4000), 30.0, None);
+        let mut take = |numbers: std::ops::Range<u64>, next: u32, cut: u64| {
+            pacing.change_at_cut(next);
+            let mark = |n| Mark { keyframe: n == cut, cut: (n == cut).then_some(n * FRAME) };
+            numbers.filter(|n| pacing.take(n * FRAME, mark(*n)).is_some()).collect::<Vec<_>>()
+        };
+        assert_eq!(take(0..8, 3, 0), [0, 3, 6]);
+        assert_eq!(take(8..15, 1, 12), [9, 12, 13, 14]);
+        assert_eq!(take(15..32, 6, 24), [15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 30]);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use media_core::{
     Parameters, Rung, Timescale, Timestamp, Track, TrackId,
     codec::{aac, av1, h264, hevc, opus},
-    ladder::Setting,
+    ladder::{Pace, Setting},
     stream::Made,
 };
 
@@ -94,6 +94,8 @@ pub struct Picture {
     pub lines: u32,
     /// Every how many-th picture is taken, counted from each cut.
     pub divisor: u32,
+    /// The same while little of it changes.
+    pub slow_divisor: u32,
     /// Pictures of the source in a Part: keyframes between cuts open one.
     pub in_part: u32,
     /// How much of the bit rate may come at once.
@@ -156,7 +158,9 @@ pub struct Frame {
 impl Default for Picture {
     /// As the source's.
     fn default() -> Self {
-        Self { lines: u32::MAX, divisor: 1, in_part: 1, buffer_ms: 400, gop_ms: 0, segment_ms_max: 0, cut_every_ms: 0 }
+        let (lines, divisor, slow_divisor, in_part) = (u32::MAX, 1, 1, 1);
+        let (buffer_ms, gop_ms, segment_ms_max, cut_every_ms) = (400, 0, 0, 0);
+        Self { lines, divisor, slow_divisor, in_part, buffer_ms, gop_ms, segment_ms_max, cut_every_ms }
     }
 }
 
@@ -165,7 +169,8 @@ impl From<&Rung> for Picture {
         let Rung { setting, divisor, in_part, segment_ms_max, cut_every_ms, .. } = *rung;
         let (divisor, in_part) = (divisor.max(1), in_part.max(1));
         let Setting { lines, buffer_ms, gop_ms, .. } = setting;
-        Self { lines, divisor, in_part, buffer_ms, gop_ms, segment_ms_max, cut_every_ms }
+        let slow_divisor = if setting.pace == Pace::Auto { setting.slow_divisor(rung.source_rate, in_part) } else { divisor };
+        Self { lines, divisor, slow_divisor, in_part, buffer_ms, gop_ms, segment_ms_max, cut_every_ms }
     }
 }
 
@@ -361,8 +366,8 @@ fn put_wish(fields: &mut BytesMut, wish: &Wish) {
     fields.put_f64(wish.frame_rate);
     put_timestamp(fields, wish.after.unwrap_or(Timestamp::ZERO));
     fields.put_u8(wish.after.is_some().into());
-    let Picture { lines, divisor, in_part, buffer_ms, gop_ms, segment_ms_max, cut_every_ms } = wish.picture;
-    let numbers = [lines, divisor, in_part, buffer_ms, gop_ms, segment_ms_max, cut_every_ms];
+    let Picture { lines, divisor, slow_divisor, in_part, buffer_ms, gop_ms, segment_ms_max, cut_every_ms } = wish.picture;
+    let numbers = [lines, divisor, slow_divisor, in_part, buffer_ms, gop_ms, segment_ms_max, cut_every_ms];
     numbers.into_iter().for_each(|number| fields.put_u32(number));
 }
 
@@ -436,12 +441,12 @@ fn take_wish(fields: &mut Bytes) -> Result<Wish, Error> {
     let after = take_timestamp(fields)?;
     let has_after = fields.try_get_u8().map_err(|_| Error::Short)? != 0;
     let mut number = || take_u32(fields);
-    let (lines, divisor, in_part) = (number()?, number()?, number()?);
+    let (lines, divisor, slow_divisor, in_part) = (number()?, number()?, number()?, number()?);
     let (buffer_ms, gop_ms, segment_ms_max, cut_every_ms) = (number()?, number()?, number()?, number()?);
-    if divisor == 0 || in_part == 0 {
+    if divisor == 0 || slow_divisor == 0 || in_part == 0 {
         return Err(Error::Field("picture"));
     }
-    let picture = Picture { lines, divisor, in_part, buffer_ms, gop_ms, segment_ms_max, cut_every_ms };
+    let picture = Picture { lines, divisor, slow_divisor, in_part, buffer_ms, gop_ms, segment_ms_max, cut_every_ms };
     Ok(Wish { bitrate, announced_bitrate, frame_rate, after: has_after.then_some(after), picture })
 }
 
@@ -539,8 +544,9 @@ mod tests {
         let aac = aac::Parameters::parse(Bytes::from_static(&[0x11, 0x90])).unwrap();
         let hevc = hevc::Parameters::parse(Bytes::from_static(HVCC)).unwrap();
         let av1 = av1::Parameters::parse(Bytes::from_static(AV1C)).unwrap();
+        let (lines, divisor, slow_divisor, in_part) = (720, 3, 6, 6);
         let (buffer_ms, gop_ms, segment_ms_max, cut_every_ms) = (2000, 4000, 4400, 4000);
-        let picture = Picture { lines: 720, divisor: 6, in_part: 6, buffer_ms, gop_ms, segment_ms_max, cut_every_ms };
+        let picture = Picture { lines, divisor, slow_divisor, in_part, buffer_ms, gop_ms, segment_ms_max, cut_every_ms };
         let after = Some(Timestamp::from_millis(-4));
         let wish = Wish { bitrate: 1, announced_bitrate: 2, frame_rate: 29.97, after, picture };
         vec![

@@ -210,11 +210,17 @@ impl Nominal {
         Self { ticks, fine: ticks << NOMINAL_SHIFT, last: None, odd: 0, exact }
     }
 
-    /// A Sample says how long it lasts: the next is as long, until one says otherwise.
+    /// A Sample says how long it lasts: the next is as long, until one says otherwise. A picture that does is of a rung whose
+    /// pace may change.
     fn tell(&mut self, duration: Option<u32>) {
-        if let Some(duration) = duration.filter(|_| self.exact) {
-            self.ticks = i64::from(duration).max(1);
+        let Some(duration) = duration.map(|duration| i64::from(duration).max(1)) else { return };
+        if self.exact || !self.is_usual(duration) {
+            (self.ticks, self.fine, self.odd) = (duration, duration << NOMINAL_SHIFT, 0);
         }
+    }
+
+    fn is_usual(&self, distance: i64) -> bool {
+        distance * 2 > self.ticks && distance * 2 < self.ticks * 3
     }
 
     fn observe(&mut self, actual: i64) {
@@ -223,7 +229,7 @@ impl Nominal {
             return;
         }
         let distance = actual - last;
-        let usual = distance * 2 > self.ticks && distance * 2 < self.ticks * 3;
+        let usual = self.is_usual(distance);
         self.odd = if usual { 0 } else { self.odd + 1 };
         if usual {
             self.fine += distance - (self.fine >> NOMINAL_SHIFT);

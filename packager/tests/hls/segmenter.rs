@@ -302,3 +302,31 @@ fn keyframes_bring_their_parameters_from_a_change_on() {
         assert_eq!(nals(&after, n + 1, false), [delimiter.clone(), slice.clone()]);
     }
 }
+
+/// A rung of `auto`: 10 pictures a second, 30 from a cut on, and 10 again. It says how long each is shown.
+#[test]
+fn a_pace_that_changes_at_a_cut_keeps_parts_whole() {
+    let publisher = Publisher { video: Some(Video::new(30, 1, Keys::Every(60))), audio: None, clock_us: 0 };
+    let all = publisher.samples(Instant::now(), 0, 12_000_000).map(|(_, sample)| sample);
+    let step = |n: usize| if (120..240).contains(&n) { 1 } else { 3 };
+    let taken: Vec<_> = all
+        .enumerate()
+        .filter(|(n, _)| n.is_multiple_of(step(*n)))
+        .map(|(n, sample)| {
+            let length = Timestamp::from_micros(step(n) as i64 * 100_000 / 3).ticks_in(sample.track.timescale);
+            Sample { duration: u32::try_from(length).ok(), ..sample }
+        })
+        .collect();
+    let cut = cut(&taken, 200);
+    cut.check_lengths("auto");
+    for (msn, parts) in cut.segments.iter().enumerate() {
+        let pictures = if (2..4).contains(&msn) { 6 } else { 2 };
+        assert_eq!(parts.len(), 10, "segment {msn}");
+        assert!(parts.iter().all(|(_, fragment)| fragment.samples.len() == pictures), "segment {msn}");
+    }
+    let shown: Vec<_> = cut.placed().iter().map(|placed| cut.micros(placed.pts)).collect();
+    let sent: Vec<_> = taken.iter().map(|sample| sample.pts.as_micros()).collect();
+    assert_eq!(shown.len(), sent.len());
+    let off = shown.iter().zip(&sent).map(|(shown, sent)| shown.abs_diff(*sent)).max();
+    assert!(off <= Some(1_000), "{off:?} us off");
+}

@@ -13,6 +13,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use gst::prelude::*;
+use gst_video::prelude::*;
 use media_core::{
     Parameters, Timestamp, Track, TrackId,
     codec::{FrameRate, h264},
@@ -21,7 +22,8 @@ use media_core::{
 };
 use transcode::{
     lane,
-    pacing::Pacing,
+    motion::{Blocks, Motion},
+    pacing::{Mark, Pacing},
     rate::SourceRate,
     wire::{Coded, LaneId, Picture, Report, Wish},
 };
@@ -42,6 +44,9 @@ const ARMED_AFTER: gst::ClockTime = gst::ClockTime::from_seconds(5);
 const SAME_PICTURE: gst::ClockTime = gst::ClockTime::from_useconds(100);
 /// How long the decoder may take for the picture that it is at.
 const CUT_OFF_WAIT: Duration = Duration::from_secs(1);
+/// By `Made::index`: the pace that the last branch of a rung of `auto` had, for the next one, in whatever lane. A process is one
+/// stream's.
+static FAST: [AtomicBool; Made::COUNT] = [const { AtomicBool::new(false) }; Made::COUNT];
 
 pub struct Branch {
     pub made: Made,
@@ -79,6 +84,10 @@ impl Branch {
         // The level that playlists tell of a picture that is not made yet.
         let level = size.map(|(width, height)| rung::level(width, height));
         let target = Target { bitrate, buffer_ms: wish.picture.buffer_ms, level };
+        let begins_fast = FAST[made.index()].load(Ordering::Relaxed);
+        let changing = (wish.picture.slow_divisor != wish.picture.divisor).then(|| Changing::new(begins_fast, target, encoder));
+        let divisor = if begins_fast { wish.picture.divisor } else { wish.picture.slow_divisor };
+        let target = target.slower(divisor / wish.picture.divisor);
         // One at the source's size follows it without being told.
         let scaled = size.filter(|size| Some(*size) != source.size);
         let size = scaled.map_or_else(String::new, |(width, height)| format!(",width={width},height={height}"));
@@ -96,7 +105,7 @@ impl Branch {
         )
         .with_context(|| format!("no branch of {}", made.as_str()))?;
         let sink = bin.by_name("sink").and_then(|sink| sink.downcast().ok()).context("a branch has an end")?;
-        let ended = report_samples(&sink, lane, made, source.clock, reports.clone());
+        let ended = report_samples(&sink, lane, made, source.clock, changing.is_some(), reports.clone());
         let pipeline = chain.pipeline();
         pipeline.add(&bin)?;
         // Before it is linked: a pad that is not active yet answers FLUSHING, and that stops every branch without a word.
@@ -107,16 +116,19 @@ impl Branch {
         let choice = Choice {
             pacing: {
                 let base = keys.lock().unwrap_or_else(PoisonError::into_inner).base;
-                Pacing::new(wish.picture, source.frame_rate.as_f64(), base)
+                Pacing::new(Picture { divisor, ..wish.picture }, source.frame_rate.as_f64(), base)
             },
+            picture: wish.picture,
+            changing,
+            encoder: bin.by_name("encoder").context("a branch has an encoder")?,
             keys: Arc::clone(keys),
             live: Arc::clone(live),
             key_requested: Arc::clone(&key_requested),
             after: wish.after.map(|at| source.clock.inward(at) + SAME_PICTURE),
             started: false,
             queue: bin.by_name("queue").context("a branch has a queue")?,
-            shedding: Shedding::new(source.frame_rate, wish.picture),
-            frame_rate: fraction(source.frame_rate, wish.picture.divisor),
+            shedding: Shedding::new(source.frame_rate, Picture { divisor, ..wish.picture }),
+            source_rate: source.frame_rate,
             made,
             reports,
         };
@@ -162,6 +174,10 @@ impl Branch {
 /// Which pictures the branch takes.
 struct Choice {
     pacing: Pacing,
+    picture: Picture,
+    /// Where the pace is not always the same.
+    changing: Option<Changing>,
+    encoder: gst::Element,
     keys: Arc<Mutex<Keys>>,
     live: Arc<AtomicBool>,
     key_requested: Arc<AtomicBool>,
@@ -171,7 +187,7 @@ struct Choice {
     started: bool,
     queue: gst::Element,
     shedding: Shedding,
-    frame_rate: gst::Fraction,
+    source_rate: FrameRate,
     made: Made,
     reports: SyncSender<Report>,
 }
@@ -181,10 +197,11 @@ impl Choice {
         let choice = Mutex::new(self);
         pad.add_probe(gst::PadProbeType::BUFFER | gst::PadProbeType::EVENT_DOWNSTREAM, move |pad, info| {
             let mut choice = choice.lock().unwrap_or_else(PoisonError::into_inner);
-            match &info.data {
+            match &mut info.data {
                 Some(gst::PadProbeData::Buffer(buffer)) => {
                     let Some(pts) = buffer.pts() else { return gst::PadProbeReturn::Drop };
                     let Some(key) = choice.take(pts) else { return gst::PadProbeReturn::Drop };
+                    choice.watch(pts, buffer);
                     drop(choice);
                     if key {
                         ask_for_keyframe(pad, pts);
@@ -194,7 +211,10 @@ impl Choice {
                     if let gst::EventView::Caps(caps) = event.view() {
                         // Rate control goes wrong by the factor that the rate is told wrong by.
                         let mut caps = caps.caps_owned();
-                        caps.make_mut().set("framerate", choice.frame_rate);
+                        if let Some(changing) = &mut choice.changing {
+                            changing.info = gst_video::VideoInfo::from_caps(&caps).ok();
+                        }
+                        caps.make_mut().set("framerate", fraction(choice.source_rate, choice.picture.divisor));
                         info.data = Some(gst::PadProbeData::Event(gst::event::Caps::new(&caps)));
                     }
                 }
@@ -207,7 +227,7 @@ impl Choice {
     /// Whether a picture is encoded, and then whether the encoder is to be asked for a keyframe.
     fn take(&mut self, pts: gst::ClockTime) -> Option<bool> {
         let mark = self.keys.lock().unwrap_or_else(PoisonError::into_inner).mark;
-        let taken = self.pacing.take(pts.nseconds(), mark);
+        let taken = self.pace(pts.nseconds(), mark);
         if self.after.is_some_and(|after| pts <= after) {
             return None;
         }
@@ -227,6 +247,62 @@ impl Choice {
         // The first picture is a keyframe anyway, and a request that meets it makes 1.22.0 refuse all later ones: it books the
         // request at running time 1000 h, by which x264enc moves its times.
         Some(std::mem::replace(&mut self.started, true) && key)
+    }
+
+    /// Whether it is the picture's turn, and then whether as a keyframe. At a cut the pace may change.
+    fn pace(&mut self, at: u64, mark: Mark) -> Option<bool> {
+        let Some(changing) = &mut self.changing else { return self.pacing.take(at, mark) };
+        let Picture { divisor, slow_divisor, .. } = self.picture;
+        let fast = changing.motion.wants_fast(at);
+        let before = self.pacing.divisor();
+        self.pacing.change_at_cut(if fast { divisor } else { slow_divisor });
+        let taken = self.pacing.take(at, mark);
+        let now = self.pacing.divisor();
+        if now != before {
+            changing.motion.changed(at, fast);
+            FAST[self.made.index()].store(fast, Ordering::Relaxed);
+            // Early by what is in the queue, which is a few pictures.
+            changing.coder.retarget(&self.encoder, changing.target.slower(now / divisor));
+            self.shedding.change(self.source_rate, Picture { divisor: now, ..self.picture });
+        }
+        taken
+    }
+
+    /// Looks at a picture that is taken, and says how long it is shown: the next pace tells another length.
+    fn watch(&mut self, pts: gst::ClockTime, buffer: &mut gst::Buffer) {
+        let Some(changing) = &mut self.changing else { return };
+        changing.look(pts, buffer);
+        let length = f64::from(self.pacing.divisor()) / self.source_rate.as_f64().max(1.0);
+        buffer.make_mut().set_duration(gst::ClockTime::from_nseconds((length * 1e9) as u64));
+    }
+}
+
+/// How a rung of `auto` goes.
+struct Changing {
+    motion: Motion,
+    blocks: Blocks,
+    /// Of the pictures that come.
+    info: Option<gst_video::VideoInfo>,
+    /// At the full pace, which the encoder was told.
+    target: Target,
+    coder: &'static Encoder,
+}
+
+impl Changing {
+    fn new(is_fast: bool, target: Target, coder: &'static Encoder) -> Self {
+        Self { motion: Motion::new(is_fast), blocks: Blocks::default(), info: None, target, coder }
+    }
+
+    fn look(&mut self, pts: gst::ClockTime, buffer: &gst::BufferRef) {
+        // Where pixels have more than a byte, it stays as it is.
+        let Some(info) = self.info.as_ref().filter(|info| info.is_yuv() && info.comp_depth(0) == 8) else { return };
+        let Ok(frame) = gst_video::VideoFrameRef::from_buffer_ref_readable(buffer, info) else { return };
+        let (width, height) = (frame.width() as usize, frame.height() as usize);
+        let (Ok(luma), stride) = (frame.plane_data(0), frame.plane_stride()[0]) else { return };
+        let share = self.blocks.compare(luma, usize::try_from(stride).unwrap_or(0), width, height);
+        if let Some(share) = share {
+            self.motion.observe(pts.nseconds(), share);
+        }
     }
 }
 
@@ -263,6 +339,12 @@ impl Shedding {
         }
     }
 
+    /// Goes on at another pace.
+    fn change(&mut self, frame_rate: FrameRate, picture: Picture) {
+        let Self { taken, armed, live_from, .. } = *self;
+        *self = Self { taken, armed, live_from, ..Self::new(frame_rate, picture) };
+    }
+
     fn sheds(&mut self, at: u64, backlog: u32, live: bool) -> bool {
         if !live {
             return false;
@@ -284,6 +366,7 @@ fn report_samples(
     lane: LaneId,
     made: Made,
     clock: Clock,
+    with_lengths: bool,
     reports: SyncSender<Report>,
 ) -> mpsc::Receiver<()> {
     let (eos, ended) = mpsc::channel();
@@ -297,7 +380,7 @@ fn report_samples(
                     reports.send(Report::Track(lane, made, track.into())).map_err(|_| gst::FlowError::Eos)?;
                     told = Some(caps);
                 }
-                let coded = coded(made, buffer, &segment, clock).ok_or(gst::FlowError::Error)?;
+                let coded = coded(made, buffer, &segment, clock, with_lengths).ok_or(gst::FlowError::Error)?;
                 reports.send(Report::Sample(lane, made, coded)).map_err(|_| gst::FlowError::Eos)?;
                 Ok(gst::FlowSuccess::Ok)
             })
@@ -312,10 +395,14 @@ fn track(made: Made, caps: &gst::Caps) -> Option<Track> {
     Some(Track { id: TrackId::VIDEO, timescale: lane::timescale(made, 0)?, parameters })
 }
 
-fn coded(made: Made, buffer: gst::Buffer, segment: &gst::Segment, clock: Clock) -> Option<Coded> {
+fn coded(made: Made, buffer: gst::Buffer, segment: &gst::Segment, clock: Clock, with_length: bool) -> Option<Coded> {
     // x264enc moves its times by 1000 h, and its segment with them: only the running time is the source's.
     let running = segment.downcast_ref::<gst::ClockTime>()?.to_running_time(buffer.pts()?)?;
-    let pts = clock.outward(running, lane::timescale(made, 0)?);
+    let scale = lane::timescale(made, 0)?;
+    let pts = clock.outward(running, scale);
+    let length = buffer.duration().filter(|_| with_length).map_or(0, |length| length.nseconds());
+    let duration = u64::from(scale.ticks_per_second()).saturating_mul(length).saturating_add(500_000_000) / 1_000_000_000;
     let keyframe = !buffer.flags().contains(gst::BufferFlags::DELTA_UNIT);
-    Some(Coded { pts, dts: pts, duration: 0, keyframe, cut: false, live: true, payload: chain::payload(buffer).ok()? })
+    let (duration, payload) = (u32::try_from(duration).unwrap_or(0), chain::payload(buffer).ok()?);
+    Some(Coded { pts, dts: pts, duration, keyframe, cut: false, live: true, payload })
 }

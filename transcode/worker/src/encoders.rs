@@ -9,6 +9,8 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
+use gst::prelude::*;
+
 use crate::decoders::is_installed;
 
 /// What an encoder is held to.
@@ -33,6 +35,13 @@ pub struct Encoder {
     pub behind: &'static str,
     /// Bits in a unit of its property `bitrate`.
     bitrate_unit: u32,
+}
+
+impl Target {
+    /// Of pictures that come so many times more seldom than the encoder was told: then all that it is told of time is off by that.
+    pub fn slower(self, times: u32) -> Self {
+        Self { bitrate: self.bitrate.saturating_mul(times), buffer_ms: self.buffer_ms / times.max(1), ..self }
+    }
 }
 
 /// A distance between keyframes that nobody reaches: they are asked for.
@@ -89,6 +98,15 @@ impl Encoder {
     /// As an element of a description, named `encoder`.
     pub fn element(&self, target: Target) -> String {
         format!("{} name=encoder {}", self.element, (self.describe)(target))
+    }
+
+    /// Gives a running one another target: as many bits in its buffer as before.
+    pub fn retarget(&self, element: &gst::Element, target: Target) {
+        element.set_property("bitrate", self.bitrate(target.bitrate));
+        // Others are told of their buffer in bits.
+        if element.has_property("vbv-buf-capacity") {
+            element.set_property("vbv-buf-capacity", target.buffer_ms);
+        }
     }
 
     /// For its property `bitrate`.

@@ -4,10 +4,10 @@ use std::{sync::mpsc, time::Duration};
 
 use gst::prelude::*;
 use media_core::{Parameters, TrackId, codec::h264};
+use transcode::wire::Picture;
 
 use super::*;
 use crate::{chain, decoders::Decoder, encoders::FIRST_FAILS};
-use transcode::wire;
 
 const PICTURES: LaneId = PICTURE_LANES.start;
 
@@ -20,11 +20,17 @@ static NEVER_STARTS: [Decoder; 2] = [Decoder { element: "filesrc", options: "loc
 
 /// Six seconds, a keyframe each.
 fn clip() -> (Arc<Track>, Vec<Coded>) {
+    clip_of("videotestsrc ! video/x-raw,format=I420,width=160,height=90,framerate=30/1", 180)
+}
+
+/// So many pictures.
+fn clip_of(source: &str, pictures: usize) -> (Arc<Track>, Vec<Coded>) {
     gst::init().unwrap();
-    let made = gst::parse::launch(
-        "videotestsrc num-buffers=180 ! video/x-raw,format=I420,width=160,height=90,framerate=30/1 ! x264enc tune=zerolatency \
-         key-int-max=30 ! video/x-h264,profile=high,stream-format=avc,alignment=au ! appsink name=sink sync=false",
-    );
+    let made = gst::parse::launch(&format!(
+        "{source} ! identity eos-after={eos} ! x264enc tune=zerolatency key-int-max=30 speed-preset=superfast \
+         ! video/x-h264,profile=high,stream-format=avc,alignment=au ! appsink name=sink sync=false",
+        eos = pictures + 1
+    ));
     let pipeline = made.unwrap().downcast::<gst::Pipeline>().unwrap();
     let sink = pipeline.by_name("sink").unwrap().downcast::<gst_app::AppSink>().unwrap();
     pipeline.set_state(gst::State::Playing).unwrap();
@@ -46,7 +52,7 @@ fn clip() -> (Arc<Track>, Vec<Coded>) {
         });
     }
     pipeline.set_state(gst::State::Null).unwrap();
-    assert_eq!(all.len(), 180);
+    assert_eq!(all.len(), pictures);
     (Arc::new(track.unwrap()), all)
 }
 
@@ -135,7 +141,7 @@ fn pictures_that_do_not_come_are_repeated() {
     let constant = |divisor| Wish {
         bitrate: 500_000,
         frame_rate: 30.0,
-        picture: wire::Picture { divisor, in_part: 6, gop_ms: 4000, cut_every_ms: 4000, ..wire::Picture::default() },
+        picture: Picture { divisor, in_part: 6, gop_ms: 4000, cut_every_ms: 4000, ..Picture::default() },
         ..Wish::default()
     };
     for (made, divisor) in [(Made::Video, 1), (Made::Rung(1), 3)] {
@@ -162,4 +168,59 @@ fn pictures_that_do_not_come_are_repeated() {
     assert_eq!(all[0], (300..470).collect::<Vec<_>>());
     assert_eq!(all[1], (300..470).step_by(3).collect::<Vec<_>>());
     assert_eq!(keyframes, [[300, 360], [300, 360]]);
+}
+
+/// A film of 50 s and a picture at rest of 24 s, cut every 2 s: the pace goes up at 8 s, and down when it has rested for 13 s.
+#[test]
+fn a_rung_of_auto_goes_by_what_moves_and_costs_the_same() {
+    const KBIT: f64 = 150.0;
+    let source =
+        |pattern: &str| format!("videotestsrc pattern={pattern} ! video/x-raw,format=I420,width=320,height=180,framerate=30/1");
+    let (track, film) = clip_of(&source("zone-plate kx2=20 ky2=20 kt=3"), 50 * 30);
+    let (_, rest) = clip_of(&source("smpte"), 24 * 30);
+    let (reports, told) = mpsc::sync_channel(4096);
+    let mut lane = Lane::new(PICTURES, Arc::default(), reports);
+    let picture = Picture { lines: 180, slow_divisor: 3, in_part: 6, buffer_ms: 1000, gop_ms: 2000, ..Picture::default() };
+    let wish = Wish { bitrate: KBIT as u32 * 1000, frame_rate: 30.0, picture, ..Wish::default() };
+    lane.handle(Order::Make(PICTURES, Made::Rung(1), wish)).unwrap();
+    lane.handle(Order::Track(PICTURES, track)).unwrap();
+    let (mut made, mut tracks) = (Vec::new(), 0);
+    let mut hear = |report| match report {
+        Report::Sample(_, _, coded) => made.push(coded),
+        Report::Track(..) => tracks += 1,
+        _ => {}
+    };
+    for (n, coded) in film.into_iter().chain(rest).enumerate() {
+        let at = Timestamp::from_micros(10_000_000 + n as i64 * 100_000 / 3);
+        lane.handle(Order::Sample(PICTURES, Coded { pts: at, dts: at, cut: n % 60 == 0, live: false, ..coded })).unwrap();
+        // One after the other, as a live source has them.
+        loop {
+            match told.recv_timeout(Duration::from_secs(10)).unwrap() {
+                Report::Consumed(..) => break,
+                report => hear(report),
+            }
+        }
+    }
+    lane.handle(Order::End(PICTURES)).unwrap();
+    told.try_iter().for_each(hear);
+    assert_eq!(tracks, 1, "the parameters stay the same");
+    let number = |coded: &Coded| ((coded.pts.as_micros() - 10_000_000) * 3 + 50_000) / 100_000;
+    let numbers: Vec<_> = made.iter().map(number).collect();
+    let slow = |numbers: std::ops::Range<i64>| numbers.step_by(3);
+    let expected: Vec<_> = slow(0..240).chain(240..64 * 30).chain(slow(64 * 30..74 * 30)).collect();
+    let off = numbers.iter().zip(&expected).find(|(made, expected)| made != expected);
+    assert!(off.is_none() && numbers.len() == expected.len(), "{off:?}, and {} of {}", numbers.len(), expected.len());
+    for (coded, number) in made.iter().zip(&numbers) {
+        let fast = (240..64 * 30).contains(number);
+        assert_eq!(coded.duration, if fast { 3000 } else { 9000 }, "picture {number}");
+    }
+    let kbit = |seconds: std::ops::Range<i64>| {
+        let inside = made.iter().zip(&numbers).filter(|(_, number)| (seconds.start * 30..seconds.end * 30).contains(*number));
+        inside.map(|(coded, _)| coded.payload.len() * 8).sum::<usize>() as f64 / 1000.0 / (seconds.end - seconds.start) as f64
+    };
+    let (slow, fast) = (kbit(2..8), kbit(10..50));
+    println!("{slow:.2} kbit/s at 10 pictures a second, {fast:.2} at 30, of {KBIT}");
+    for rate in [slow, fast] {
+        assert!((KBIT * 0.85..=KBIT).contains(&rate), "{slow} and {fast}");
+    }
 }
