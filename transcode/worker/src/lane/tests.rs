@@ -220,7 +220,8 @@ fn a_rung_of_auto_goes_by_what_moves_and_costs_the_same() {
     };
     let (slow, fast) = (kbit(2..8), kbit(10..50));
     println!("{slow:.2} kbit/s at 10 pictures a second, {fast:.2} at 30, of {KBIT}");
+    // More by what the buffer of a second lends to 40 s, at most.
     for rate in [slow, fast] {
-        assert!((KBIT * 0.85..=KBIT).contains(&rate), "{slow} and {fast}");
+        assert!((KBIT * 0.85..=KBIT * 1.025).contains(&rate), "{slow} and {fast}");
     }
 }
