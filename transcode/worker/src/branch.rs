@@ -90,11 +90,12 @@ impl Branch {
         let target = target.slower(divisor / wish.picture.divisor);
         // One at the source's size follows it without being told.
         let scaled = size.filter(|size| Some(*size) != source.size);
+        let method = scaled.zip(source.size).map_or("lanczos", |(made, source)| method(source, made));
         let size = scaled.map_or_else(String::new, |(width, height)| format!(",width={width},height={height}"));
         let bin = gst::parse::bin_from_description(
             &format!(
                 "queue name=queue max-size-buffers={QUEUE_MAX} max-size-bytes=0 max-size-time=0 \
-                 ! videoconvertscale method=lanczos n-threads=1 ! video/x-raw,format={format}{size} \
+                 ! videoconvertscale method={method} n-threads=1 ! video/x-raw,format={format}{size} \
                  ! {element} ! {behind} ! appsink name=sink {sink}",
                 format = encoder.format,
                 element = encoder.element(target),
@@ -169,6 +170,12 @@ impl Branch {
             tee.release_request_pad(&tee_pad);
         }
     }
+}
+
+/// How pictures are scaled. The lanczos of 1.22.0 darkens what it makes three times smaller by 5 %; sinc, nearly as sharp, does not.
+fn method(source: (u32, u32), made: (u32, u32)) -> &'static str {
+    let whole = |source: u32, made: u32| source.is_multiple_of(made.max(1));
+    if whole(source.0, made.0) && whole(source.1, made.1) { "sinc" } else { "lanczos" }
 }
 
 /// Which pictures the branch takes.
@@ -405,4 +412,30 @@ fn coded(made: Made, buffer: gst::Buffer, segment: &gst::Segment, clock: Clock, 
     let keyframe = !buffer.flags().contains(gst::BufferFlags::DELTA_UNIT);
     let (duration, payload) = (u32::try_from(duration).unwrap_or(0), chain::payload(buffer).ok()?);
     Some(Coded { pts, dts: pts, duration, keyframe, cut: false, live: true, payload })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn white_stays_white_whatever_its_size() {
+        gst::init().unwrap();
+        for made in [(32u32, 18u32), (48, 28), (80, 46), (64, 36)] {
+            let (width, height) = made;
+            let pipeline = gst::parse::launch(&format!(
+                "videotestsrc num-buffers=1 pattern=white ! video/x-raw,format=I420,width=96,height=54 ! videoconvertscale method={} \
+                 ! video/x-raw,format=I420,width={width},height={height} ! appsink name=sink sync=false",
+                method((96, 54), made)
+            ));
+            let pipeline = pipeline.unwrap().downcast::<gst::Pipeline>().unwrap();
+            let sink = pipeline.by_name("sink").unwrap().downcast::<gst_app::AppSink>().unwrap();
+            pipeline.set_state(gst::State::Playing).unwrap();
+            let (buffer, ..) = chain::pull(&sink).unwrap();
+            pipeline.set_state(gst::State::Null).unwrap();
+            let bytes = chain::payload(buffer).unwrap();
+            let luma = &bytes[..(width * height) as usize];
+            assert!(luma.iter().all(|value| *value >= 233), "{made:?}: {:?}", luma.iter().min());
+        }
+    }
 }

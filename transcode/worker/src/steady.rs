@@ -152,6 +152,7 @@ fn give(
         let times = buffer.make_mut();
         times.set_pts(pace.inward(slot));
         times.set_dts(None);
+        times.set_duration(pace.inward(slot + 1).saturating_sub(pace.inward(slot)));
         next.store(slot + 1, Ordering::Relaxed);
         steady.push_buffer(buffer).map(|_| ())
     };

@@ -141,7 +141,7 @@ fn pictures_that_do_not_come_are_repeated() {
     let constant = |divisor| Wish {
         bitrate: 500_000,
         frame_rate: 30.0,
-        picture: Picture { divisor, in_part: 6, gop_ms: 4000, cut_every_ms: 4000, ..Picture::default() },
+        picture: Picture { divisor, slow_divisor: divisor, in_part: 6, gop_ms: 4000, cut_every_ms: 4000, ..Picture::default() },
         ..Wish::default()
     };
     for (made, divisor) in [(Made::Video, 1), (Made::Rung(1), 3)] {
