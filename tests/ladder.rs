@@ -384,8 +384,7 @@ fn shaka_steps_with_the_line() {
     plays_on(&by_segments.1, IN_HAND_STALLED_MS_MAX);
     plays_on(&by_parts.1, BARE_STALLED_MS_MAX);
     let (shown, seen) = by_segments;
-    assert!(ends(&shown[0], "video.m3u8"), "it takes the source: {seen}");
-    assert!(shown[2].iter().any(|one| one.ends_with("video.m3u8")), "back to the source: {seen}");
+    assert!(shown[2].iter().any(|one| one.ends_with("video.m3u8")), "up to the source: {seen}");
 }
 
 /// video.js begins with the last rung whatever the line, and what it measures of small Parts is more than there is. While a rung
