@@ -227,10 +227,11 @@ impl Probe {
     }
 
     /// Of what can be made of a source whose pictures are too far apart for Parts: pictures at a constant rate, and a keyframe
-    /// wherever a segment begins. `known`: what `push` answered; a long gap tells before. `None` where they are near enough.
+    /// wherever a segment begins. `known`: what `push` answered. `None` where they are near enough, or come so seldom by a rate of
+    /// their own. Who has to be asked for keyframes is a browser, which sends what changes: one long gap tells before all is known.
     pub fn constant_grid(&self, known: Option<&Grid>) -> Option<Grid> {
-        let far_apart = known.is_some_and(|grid| grid.frame_rate > 0.0 && grid.part_target_ms >= IRREGULAR_PART_MS);
-        if !far_apart && !self.distances_us.iter().any(|us| *us > HICCUP_US) {
+        let paused = self.hints.asked_interval.is_some() && self.distances_us.iter().any(|us| *us > HICCUP_US);
+        if !paused && !known.is_some_and(|grid| grid.irregular) {
             return None;
         }
         let target_duration = TARGET_DURATIONS[0].max(self.hints.target_duration_min);

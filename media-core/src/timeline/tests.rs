@@ -156,13 +156,14 @@ fn a_source_with_gaps_is_irregular() {
 
 #[test]
 fn of_pictures_far_apart_a_constant_rate_can_be_made() {
-    let grid = |at: fn(i64) -> i64, pictures: i64, target_duration_min| {
-        let mut probe = Probe::new(Hints { target_duration_min, ..Hints::default() });
+    let of = |asked_interval: Option<Duration>, at: fn(i64) -> i64, pictures: i64, target_duration_min| {
+        let mut probe = Probe::new(Hints { target_duration_min, asked_interval, ..Hints::default() });
         (0..pictures).find_map(|n| {
             let known = probe.push(&sample(&rateless_track(), at(n) * 1000, n == 0, b""));
             probe.constant_grid(known.as_ref()).map(|grid| (n, grid))
         })
     };
+    let grid = |at, pictures, min| of(Some(Duration::from_secs(2)), at, pictures, min);
     let (n, constant) = grid(|n| n * 33 + if n > 3 { 900 } else { 0 }, 100, 0).unwrap();
     assert_eq!(n, 4, "one long gap tells");
     assert_eq!((constant.constant, constant.irregular, constant.frame_rate), (true, false, 30.0));
@@ -171,6 +172,8 @@ fn of_pictures_far_apart_a_constant_rate_can_be_made() {
     assert!(grid(|n| n * 33 + n / 7 * 300, 100, 0).is_some(), "many short ones tell, too");
     assert_eq!(grid(|n| n * 33, 300, 0), None);
     assert_eq!(grid(|n| n * 200, 300, 0), None, "slow, and regular");
+    assert_eq!(of(None, |n| n * 1000, 100, 4), None, "an encoder at one picture a second");
+    assert!(of(None, |n| n * 33 + n / 3 * 700, 100, 0).is_some_and(|(n, _)| n > 6), "others are looked at until all is known");
 }
 
 /// The distances of a WebRTC publisher: `at` gives the nth picture's capture, in microseconds.

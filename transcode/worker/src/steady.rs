@@ -170,6 +170,7 @@ fn give(
                 let newest = newest.insert(sample);
                 filled.own.map_or(Ok(()), |slot| give(newest, slot, cadence.late_ns(slot, now_ns())))?;
             }
+            Err(RecvTimeoutError::Timeout) if due_ns.is_none() => {}
             Err(RecvTimeoutError::Timeout) => {
                 if let Some((slot, sample)) = cadence.repeat().zip(newest.as_ref()) {
                     give(sample, slot, cadence.late_ns(slot, now_ns()))?;
