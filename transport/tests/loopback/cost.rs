@@ -11,6 +11,8 @@ use transport::OutFrame;
 use crate::viewer::{Port, Viewer, Way, udp, wait};
 
 const VIEWERS: usize = 200;
+/// A port keeps places for publishers: not all viewers may be on their way at once.
+const COMING: usize = 50;
 const ROUNDS: usize = 3;
 /// Ten seconds of 2.5 Mbit/s: nine packets thirty times a second. Consent lasts longer than that.
 const FRAMES: u32 = 300;
@@ -33,15 +35,16 @@ async fn measure(shards: usize) -> (f64, f64, Vec<u128>) {
     let mut port = Port::start(shards).await;
     port.push(true);
     let mut viewers: Vec<Viewer> = Vec::new();
-    for _ in 0..VIEWERS {
-        viewers.push(port.watch(Way::Udp(udp())).await);
-        viewers.iter_mut().rev().take(10).for_each(Viewer::turn);
+    while viewers.len() < VIEWERS {
+        for _ in 0..COMING {
+            viewers.push(port.watch(Way::Udp(udp())).await);
+        }
+        wait(async || {
+            viewers.iter_mut().for_each(Viewer::turn);
+            viewers.iter().all(|viewer| viewer.has_all_of(0..1))
+        })
+        .await;
     }
-    wait(async || {
-        viewers.iter_mut().for_each(Viewer::turn);
-        viewers.iter().all(|viewer| viewer.has_all_of(0..1))
-    })
-    .await;
     let (before, sent, began) = (busy(), port.metric("sent_datagrams_total"), Instant::now());
     let mut timestamp = 3000;
     for number in 0..FRAMES {
