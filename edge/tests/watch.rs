@@ -136,17 +136,8 @@ struct Transcoder {
 impl Transcoder {
     fn new(server: &Server, publisher: &Publisher, made: Made) -> Self {
         let stream = server.registry.stream(&StreamName::parse("demo").unwrap()).unwrap();
-        let (target_duration, part_target_ms, keyframe_interval_us) = (4, 200, None);
-        let (independent_segments, irregular, frame_rate) = (true, false, 50.0);
-        let grid = Grid {
-            target_duration,
-            part_target_ms,
-            keyframe_interval_us,
-            independent_segments,
-            irregular,
-            constant: false,
-            frame_rate,
-        };
+        let known = Grid { target_duration: 4, part_target_ms: 200, frame_rate: 50.0, ..Grid::default() };
+        let grid = Grid { independent_segments: true, ..known };
         stream.set_rungs(Rung::all(&Ladder::motion(), &grid).into());
         Self { stream, track: Arc::clone(&publisher.video), made, frame: None, wanted: false }
     }

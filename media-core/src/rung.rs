@@ -141,17 +141,7 @@ mod tests {
     use crate::codec::h264;
 
     fn grid(frame_rate: f64, part_target_ms: u32) -> Grid {
-        let (target_duration, independent_segments) = (4, true);
-        let (irregular, constant) = (false, false);
-        Grid {
-            target_duration,
-            part_target_ms,
-            keyframe_interval_us: None,
-            independent_segments,
-            irregular,
-            constant,
-            frame_rate,
-        }
+        Grid { target_duration: 4, part_target_ms, independent_segments: true, frame_rate, ..Grid::default() }
     }
 
     #[test]

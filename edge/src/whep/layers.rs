@@ -141,17 +141,8 @@ mod tests {
 
     /// Of a source at 30 pictures a second.
     fn rungs() -> Vec<Rung> {
-        let (target_duration, part_target_ms, keyframe_interval_us) = (4, 200, None);
-        let (independent_segments, irregular, frame_rate) = (true, false, 30.0);
-        let grid = Grid {
-            target_duration,
-            part_target_ms,
-            keyframe_interval_us,
-            independent_segments,
-            irregular,
-            constant: false,
-            frame_rate,
-        };
+        let known = Grid { target_duration: 4, part_target_ms: 200, frame_rate: 30.0, ..Grid::default() };
+        let grid = Grid { independent_segments: true, ..known };
         Rung::all(&Ladder::parse("180p10 400k, 90p 100k").unwrap(), &grid).split_off(1)
     }
 

@@ -85,7 +85,7 @@ pub struct Hints {
 }
 
 /// What never changes in a presentation.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Grid {
     pub target_duration: u32,
     pub part_target_ms: u32,
