@@ -429,6 +429,7 @@ impl Task {
         }
         self.keep_to_the_budget(now)?;
         self.drain_decoders(now)?;
+        self.close_outdated_lanes()?;
         self.merge_lanes(now)?;
         // A keyframe that nobody has decided about goes on after a while.
         PICTURE_LANES.into_iter().try_for_each(|lane| self.feed(lane, now))
@@ -485,7 +486,9 @@ impl Task {
             if group[0] == Made::Thumbnail {
                 lane = lane.only_keyframes(self.shared.config.thumbnail_interval);
             }
-            let reading = Reading { lane, cursor, unhandled, opened: now, undecided: None, heard: now, ends: None };
+            let cut_every_ms = self.cut_every_ms();
+            let (opened, heard, undecided, ends) = (now, now, None, None);
+            let reading = Reading { lane, cursor, unhandled, opened, undecided, heard, cut_every_ms, ends };
             self.lanes[usize::from(id)] = Some(reading);
             for made in group {
                 let after = self.begin_of_constant(made, epoch);
@@ -496,9 +499,24 @@ impl Task {
         Ok(())
     }
 
+    fn cut_every_ms(&self) -> u32 {
+        self.stream.rung(Made::Video).map_or(0, |rung| rung.cut_every_ms)
+    }
+
     /// Pictures are given at a constant rate: where segments begin follows from the clock.
     fn is_constant(&self) -> bool {
-        self.stream.rung(Made::Video).is_some_and(|rung| rung.cut_every_ms > 0)
+        self.cut_every_ms() > 0
+    }
+
+    /// The presentation has come to want pictures at a constant rate, or as the source has them: what is made otherwise is made anew.
+    fn close_outdated_lanes(&mut self) -> Result<(), String> {
+        let wanted = self.cut_every_ms();
+        for id in PICTURE_LANES {
+            if self.lanes[usize::from(id)].as_ref().is_some_and(|reading| reading.cut_every_ms != wanted) {
+                self.close_lane(id)?;
+            }
+        }
+        Ok(())
     }
 
     /// Behind what a picture of a constant rate begins: no keyframe of the source is where its segment begins.
@@ -631,9 +649,10 @@ impl Task {
     /// Of a constant rate no keyframe of the source is a place to meet: what has caught up with the oldest lane goes on in that one
     /// from the next cut but a moment on, which both know by the clock.
     fn merge_lanes(&mut self, now: Instant) -> Result<(), String> {
-        let Some(every_ms) = self.stream.rung(Made::Video).map(|rung| rung.cut_every_ms).filter(|every_ms| *every_ms > 0) else {
+        let every_ms = self.cut_every_ms();
+        if every_ms == 0 {
             return Ok(());
-        };
+        }
         let of = |reading: &Reading| (reading.opened, reading.lane.id(), reading.lane.epoch(), reading.ends);
         let live = self.lanes.iter().flatten().filter(|reading| reading.lane.kind().is_picture() && reading.lane.is_live());
         let mut live: Vec<_> = live.map(of).collect();

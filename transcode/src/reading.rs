@@ -31,6 +31,8 @@ pub struct Reading {
     pub undecided: Option<Instant>,
     /// When something came last.
     pub heard: Instant,
+    /// How the pictures are made that are made here (`Rung::cut_every_ms`).
+    pub cut_every_ms: u32,
     /// Of a constant rate: the cut from which on another lane makes its outputs, and when it is given up.
     pub ends: Option<(Timestamp, Instant)>,
 }

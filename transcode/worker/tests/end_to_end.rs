@@ -317,6 +317,50 @@ fn what_is_asked_for_later_joins_without_a_hole() {
     assert_eq!(gauge(&rig, "codecast_transcode_restarts_total"), 0.0);
 }
 
+/// Somebody types. What was made as the source has it is made at a constant rate as soon as the presentation wants that, and what is
+/// asked for later goes on in the same lane from a cut on.
+#[test]
+fn pictures_of_a_constant_rate_have_no_hole_where_lanes_meet() {
+    let mut rig = Rig::new();
+    let all = media::video(640, 360, 14, 0);
+    let source: Vec<_> = all.into_iter().enumerate().filter(|(n, _)| !(4..26).contains(&(n % 30))).map(|(_, s)| s).collect();
+    let constant = |rung: Rung| Rung {
+        setting: media_core::ladder::Setting { gop_ms: 2000, ..rung.setting },
+        cut_every_ms: 2000,
+        source_rate: 30.0,
+        in_part: 6,
+        ..rung
+    };
+    let slow = Rung { id: TrackId::rung(1).unwrap(), made: Made::Rung(1), divisor: 3, ..Rung::ALIKE };
+    let slow = Rung { setting: media_core::ladder::Setting { lines: 180, bitrate: 300_000, ..slow.setting }, ..slow };
+    rig.stream.set_rungs(Arc::from([Rung::ALIKE, slow]));
+    let first = rig.stream.demand(Made::Video);
+    let mut cursors = [first.subscribe(), rig.stream.subscribe_made(Made::Rung(1))];
+    let (stream, mut second) = (Arc::clone(&rig.stream), None);
+    std::thread::scope(|scope| {
+        let sending = scope.spawn(|| send_live(&rig, &source));
+        sleep(Duration::from_millis(2500));
+        stream.set_rungs(Arc::from([constant(Rung::ALIKE), constant(slow)]));
+        sleep(Duration::from_millis(2500));
+        second = Some(stream.demand(Made::Rung(1)));
+        sending.join().unwrap();
+    });
+    rig.publication = None;
+    for (cursor, distance, from_ms) in cursors.iter_mut().zip([1, 3]).zip([4000, 7000]).map(|((c, d), f)| (c, d, f)) {
+        let mut items = Vec::new();
+        read_until(cursor, &mut items, |items| matches!(items.last(), Some(Item::Leave)));
+        let later: Vec<_> =
+            samples(&items).into_iter().filter(|s| s.pts.as_micros() / 1000 >= BEGIN_S * 1000 + from_ms).collect();
+        let slots: Vec<_> = later.iter().map(|s| s.pts.ticks_in(scale(30))).collect();
+        assert!(slots.windows(2).all(|pair| pair[1] == pair[0] + distance), "{slots:?}");
+        // Up to its last picture, or as long behind it as none is late.
+        assert!(*slots.last().unwrap() >= (BEGIN_S + 13) * 30 + 26 - distance, "{slots:?}");
+        let keyframes: Vec<_> = later.iter().zip(&slots).filter(|(s, _)| s.keyframe).map(|(_, slot)| slot % 60).collect();
+        assert!(keyframes.len() >= 3 && keyframes.iter().all(|into| *into == 0), "{keyframes:?}");
+    }
+    assert_eq!(gauge(&rig, "codecast_transcode_restarts_total"), 0.0);
+}
+
 /// Latency does not stay where a stall has brought it.
 #[test]
 fn a_stall_is_made_up_for() {
