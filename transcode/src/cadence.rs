@@ -88,12 +88,12 @@ impl Cadence {
 
 /// The slot that a time is nearest to.
 pub fn slot(rate: FrameRate, at_ns: i64) -> i64 {
-    let (frames, unit) = (i128::from(rate.frames), i128::from(rate.seconds) * 1_000_000_000);
+    let (frames, unit) = (i128::from(rate.frames), i128::from(rate.seconds.max(1)) * 1_000_000_000);
     i64::try_from((i128::from(at_ns) * frames + unit / 2).div_euclid(unit)).unwrap_or(0)
 }
 
 pub fn time_ns(rate: FrameRate, slot: i64) -> i64 {
-    let (frames, unit) = (i128::from(rate.frames.max(1)), i128::from(rate.seconds) * 1_000_000_000);
+    let (frames, unit) = (i128::from(rate.frames.max(1)), i128::from(rate.seconds.max(1)) * 1_000_000_000);
     i64::try_from((i128::from(slot) * unit).div_euclid(frames)).unwrap_or(i64::MAX)
 }
 
