@@ -37,6 +37,15 @@ const GROWN: i64 = ticks(Duration::from_millis(10));
 const QUEUE_LONG: i64 = ticks(Duration::from_millis(400));
 /// And then is congestion: twice what a picture of the common rates takes to leave.
 const QUEUE_MAX: i64 = ticks(Duration::from_millis(70));
+/// Between two bursts the way was busy where the later one waited for so long.
+const BUSY_QUEUE: i64 = ticks(Duration::from_millis(20));
+/// It has become slower where since then the queue grew in two leaps of this at least, of which none is most of it, ...
+const LEAP: i64 = ticks(Duration::from_millis(15));
+const LEAP_SHARE: f64 = 0.7;
+/// ... over so long a time of sending, ...
+const BUSY_SPAN: i64 = ticks(Duration::from_millis(45));
+/// ... and what came meanwhile is less than this share of what came before.
+const FALLEN: f64 = 0.7;
 /// The least delay is looked for in two spans of this length: clocks drift less than a tick in them, and a route that became
 /// longer is learnt.
 const BASE_SPAN: Duration = Duration::from_secs(6);
@@ -91,6 +100,10 @@ pub(crate) struct Estimator {
     newest: (i64, i64),
     /// Since when every queue was long.
     standing: Option<Standing>,
+    /// Since when the way had no pause.
+    busy: Option<Busy>,
+    /// What it carries, in bits a second, where that is so much less than before that nothing has to be waited for.
+    fallen: Option<f64>,
     trend: Trend,
     loss: Loss,
     congested: Option<Instant>,
@@ -108,6 +121,19 @@ struct Standing {
     span_since: i64,
     span_least: i64,
     grown: i64,
+}
+
+/// A time in which the way always had something to carry: what came is what it carries.
+struct Busy {
+    /// Of the burst that began it.
+    sent: i64,
+    arrived: i64,
+    /// Since then.
+    bytes: u64,
+    /// The longest queue, by how many leaps it came to that, and the largest of those.
+    longest: i64,
+    leaps: u32,
+    leap: i64,
 }
 
 /// The least delay of the last seconds: what the way takes without a queue.
@@ -139,6 +165,8 @@ enum Verdict {
     Lossy(f64),
     /// There is a queue that does not drain, or most is lost: what arrives is what the link carries.
     Full,
+    /// The link has become slower a moment ago: so many bits a second.
+    Fallen(f64),
 }
 
 impl Estimator {
@@ -199,6 +227,9 @@ impl Estimator {
                 self.begin_burst(now, outcome.sent, arrived);
             }
         }
+        if let Some(busy) = &mut self.busy {
+            busy.bytes += u64::from(outcome.bytes);
+        }
     }
 
     fn begin_burst(&mut self, now: Instant, sent: i64, arrived: i64) {
@@ -209,9 +240,19 @@ impl Estimator {
         let standing = self.standing.take().filter(|_| queue > QUEUE_MAX);
         self.standing = (queue > QUEUE_MAX).then(|| standing.unwrap_or(Standing::new(arrived, queue)).observe(arrived, queue));
         self.trend.observe(arrived, delay);
+        let busy = self.busy.take().filter(|_| queue > BUSY_QUEUE);
+        let busy = self.busy.insert(busy.unwrap_or(Busy { sent, arrived, bytes: 0, longest: queue, leaps: 0, leap: 0 }));
+        if let Some(carries) = busy.observe(sent, arrived, queue)
+            && self.arrived(RATE_LONG).is_some_and(|before| carries < FALLEN * before)
+        {
+            self.fallen = Some(carries);
+        }
     }
 
-    fn judge(&self, is_lossy: bool) -> Verdict {
+    fn judge(&mut self, is_lossy: bool) -> Verdict {
+        if let Some(carries) = self.fallen.take() {
+            return Verdict::Fallen(carries);
+        }
         let stands = self.stood() >= STANDING;
         let grows = self.standing.is_some_and(|standing| standing.grown >= GROWN);
         let is_ours = grows || self.loss.share > LOSS_LOW || self.queue() > QUEUE_LONG;
@@ -239,20 +280,24 @@ impl Estimator {
             return;
         }
         self.stepped = Some(now);
-        let full = verdict == Verdict::Full;
         // What came before the queue tells of another time.
         let span = match self.stood() {
             0 => RATE_SHORT,
             stood => stood.clamp(STANDING_LOSSY, RATE_SHORT),
         };
-        let Some(arrived) = self.arrived(if full { span } else { RATE_LONG }) else { return };
+        let arrived = match verdict {
+            Verdict::Fallen(carries) => Some(carries),
+            Verdict::Full => self.arrived(span),
+            _ => self.arrived(RATE_LONG),
+        };
+        let Some(arrived) = arrived else { return };
         let target = match verdict {
             Verdict::Clear | Verdict::Unclear => return,
-            Verdict::Full => BETA * arrived,
+            Verdict::Full | Verdict::Fallen(_) => BETA * arrived,
             Verdict::Growing => self.estimate.map_or(UNPROVED * arrived, |estimate| BETA * estimate.max(arrived)),
             Verdict::Lossy(left) => self.estimate.map_or(arrived, |estimate| left * estimate.max(arrived)),
         };
-        if full {
+        if matches!(verdict, Verdict::Full | Verdict::Fallen(_)) {
             self.full_at = Some(arrived);
         }
         self.estimate = Some(self.estimate.map_or(target, |estimate| estimate.min(target)).max(BITRATE_MIN));
@@ -294,6 +339,24 @@ impl Standing {
         }
         self.span_least = self.span_least.min(queue);
         self
+    }
+}
+
+impl Busy {
+    /// What the way carries, in bits a second, where the newest burst waited the longest, and the queue grew like that of a way
+    /// which has become slower: one that rested for a moment has a long queue at once, which drains.
+    fn observe(&mut self, sent: i64, arrived: i64, queue: i64) -> Option<f64> {
+        let grown = queue.saturating_sub(self.longest);
+        if grown < LEAP {
+            return None;
+        }
+        self.longest = queue;
+        self.leaps += 1;
+        self.leap = self.leap.max(grown);
+        let is_steady = self.leaps >= 2 && (self.leap as f64) < LEAP_SHARE * queue as f64;
+        let is_long = queue > QUEUE_MAX && sent.saturating_sub(self.sent) >= BUSY_SPAN;
+        let span = arrived.saturating_sub(self.arrived).max(1);
+        (is_steady && is_long).then(|| self.bytes as f64 * 8.0 * ticks(Duration::from_secs(1)) as f64 / span as f64)
     }
 }
 

@@ -2,11 +2,14 @@
 //!
 //! ```text
 //! Idle --a rate is aimed at, the link is calm, the pause is over--> Running --its time is over--> Ended --answers are in--> Idle
-//!   ^-------------------------------- a queue grows: given up, a longer pause ------|
+//!   ^                                                                |  ^---- the short one fits: the long one ----|
+//!   |----------------- a queue grows: given up, a longer pause ------|
 //! ```
 //!
 //! A picture that is sent says nothing of how much more would fit. What is sent in addition are retransmissions of packets
-//! that the viewer has: it drops them. Pure: it says how many bytes are due, others send them.
+//! that the viewer has: it drops them. The first burst is so short that a link which carries no more than is known has but a
+//! small queue of it. A link may pass that on out of a store of its own, as shapers do, so a longer one has to fit as well.
+//! Pure: it says how many bytes are due, others send them.
 
 use std::time::{Duration, Instant};
 
@@ -14,6 +17,9 @@ use super::numbers::{Outcome, ticks};
 
 /// Longer than the buffers of most links let pass unnoticed, and shorter than a viewer minds.
 const LENGTH: Duration = Duration::from_millis(200);
+/// Of the first: enough for its packets to say something, and for no longer a queue than that.
+const SHORT_MIN: Duration = Duration::from_millis(30);
+const SHORT_QUEUE: Duration = Duration::from_millis(50);
 /// What is told after that is waited for.
 const ANSWERS: Duration = Duration::from_millis(400);
 /// Between two portions.
@@ -49,8 +55,8 @@ pub(crate) struct Prober {
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum State {
     Idle,
-    Running { began: Instant, next: Instant, sent: u64, seen: Seen },
-    Ended { until: Instant, seen: Seen },
+    Running { began: Instant, next: Instant, sent: u64, seen: Seen, length: Duration },
+    Ended { until: Instant, seen: Seen, length: Duration },
 }
 
 /// What is known of a probe's packets.
@@ -101,12 +107,19 @@ impl Prober {
 
     /// `estimate` is what is known to fit. True when a probe has begun.
     pub(crate) fn start(&mut self, now: Instant, estimate: Option<u64>) -> bool {
-        let wanted = self.aim.zip(estimate).is_some_and(|(aim, estimate)| estimate < aim);
-        if !wanted || self.state != State::Idle || self.not_before.is_some_and(|at| now < at) {
+        let wanted = self.rate().zip(self.aim.zip(estimate)).filter(|(_, (aim, estimate))| estimate < aim);
+        let Some((rate, (_, estimate))) = wanted.filter(|_| self.state == State::Idle) else { return false };
+        if self.not_before.is_some_and(|at| now < at) {
             return false;
         }
-        self.state = State::Running { began: now, next: now, sent: 0, seen: Seen::default() };
+        let estimate = estimate as f64;
+        let short = SHORT_QUEUE.mul_f64((estimate / (rate - estimate).max(1.0)).min(10.0));
+        self.run(now, short.clamp(SHORT_MIN, LENGTH));
         true
+    }
+
+    fn run(&mut self, now: Instant, length: Duration) {
+        self.state = State::Running { began: now, next: now, sent: 0, seen: Seen::default(), length };
     }
 
     /// Bytes were sent anyway, or as this asked for.
@@ -120,8 +133,8 @@ impl Prober {
     pub(crate) fn poll_bytes(&mut self, now: Instant) -> u64 {
         let Some(rate) = self.rate() else { return 0 };
         match &mut self.state {
-            State::Running { began, seen, .. } if now >= *began + LENGTH => {
-                self.state = State::Ended { until: now + ANSWERS, seen: *seen };
+            State::Running { began, seen, length, .. } if now >= *began + *length => {
+                self.state = State::Ended { until: now + ANSWERS, seen: *seen, length: *length };
                 0
             }
             State::Running { began, next, sent, .. } if now >= *next => {
@@ -154,12 +167,16 @@ impl Prober {
 
     /// Time has passed.
     pub(crate) fn conclude(&mut self, now: Instant) -> Option<Shown> {
-        let State::Ended { until, seen, .. } = self.state else { return None };
+        let State::Ended { until, seen, length } = self.state else { return None };
         if now < until {
             return None;
         }
         let aim = self.aim.unwrap_or_default() as f64;
         let shown = match seen.bitrate() {
+            Some(bitrate) if bitrate >= aim && length < LENGTH => {
+                self.run(now, LENGTH);
+                return None;
+            }
             Some(bitrate) if bitrate >= aim => Shown::Enough(bitrate),
             Some(bitrate) => Shown::Less(bitrate),
             None => Shown::Refused,

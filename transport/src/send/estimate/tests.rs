@@ -17,9 +17,12 @@ struct Weather {
     jitter: Duration,
     /// Of a thousand.
     lost: u64,
+    /// What it could have carried in so much of the time before passes at once, as shapers let it.
+    store: Duration,
 }
 
-const FAST: Weather = Weather { rate: 50e6, delay: Duration::from_millis(20), jitter: Duration::ZERO, lost: 0 };
+const FAST: Weather =
+    Weather { rate: 50e6, delay: Duration::from_millis(20), jitter: Duration::ZERO, lost: 0, store: Duration::ZERO };
 
 struct Viewer {
     start: Instant,
@@ -35,6 +38,8 @@ struct Viewer {
     known: Option<u64>,
     debt: f64,
     padded: u64,
+    /// The longest queue.
+    queue_max: Duration,
 }
 
 impl Viewer {
@@ -52,6 +57,7 @@ impl Viewer {
             known: None,
             debt: 0.0,
             padded: 0,
+            queue_max: Duration::ZERO,
         }
     }
 
@@ -68,9 +74,12 @@ impl Viewer {
         if is_full || self.random(1000) < self.weather.lost {
             return self.arrived.push((number, None));
         }
+        let begins = self.busy.max(self.now.checked_sub(self.weather.store).unwrap_or(self.now));
         self.busy = begins + Duration::from_secs_f64(bytes as f64 * 8.0 / self.weather.rate);
+        self.queue_max = self.queue_max.max(self.busy.saturating_duration_since(self.now));
         let late = self.random(self.weather.jitter.as_micros() as u64 + 1);
-        self.arrived.push((number, Some(self.busy + self.weather.delay + Duration::from_micros(late))));
+        let left = self.busy.max(self.now) + self.weather.delay;
+        self.arrived.push((number, Some(left + Duration::from_micros(late))));
     }
 
     /// So many seconds: thirty pictures each, every sixtieth a keyframe of six times the size, and fifty packets of sound.
@@ -161,6 +170,44 @@ fn a_link_that_is_too_slow_is_measured_at_once() {
     }
 }
 
+/// Feedback comes every 50 ms, and what the queue holds at first arrives as before. The first of these begins with a keyframe.
+#[test]
+fn a_fall_is_known_before_the_queue_is_long() {
+    for (rate, range) in [(1e6, 0.8..1.0), (1.5e6, 1.2..1.5), (2e6, 1.6..2.0)] {
+        let mut all = 0;
+        for phase in 0..10 {
+            let mut viewer = Viewer::new(3e6, FAST);
+            viewer.run(10.0 + f64::from(phase) * 0.01);
+            viewer.weather.rate = rate;
+            let known = (1..).find(|_| {
+                viewer.run(0.01);
+                viewer.known.is_some()
+            });
+            check(&viewer, range.clone());
+            let after = known.expect("it is known at some time") * 10;
+            assert!(after <= 420, "{rate} bit/s, {phase}: after {after} ms");
+            all += after;
+        }
+        assert!(all / 10 <= 350, "{rate} bit/s: after {} ms", all / 10);
+    }
+}
+
+/// Radio links do that: for a moment nothing passes, then all of it.
+#[test]
+fn a_pause_of_the_link_is_no_fall() {
+    // A slower one takes a while to make up for a long pause.
+    for (rate, longest) in [(4e6, 100), (10e6, 200), (50e6, 200)] {
+        for pause in (50..=longest).step_by(50) {
+            let mut viewer = Viewer::new(3e6, Weather { rate, ..FAST });
+            for second in 0..60 {
+                viewer.run(1.0 + f64::from(second % 10) * 0.01);
+                viewer.busy = viewer.busy.max(viewer.now + pause * MS);
+            }
+            assert!(viewer.mbit().is_none_or(|mbit| mbit > 2.7), "{pause} ms, {rate}: {:?}", viewer.mbit());
+        }
+    }
+}
+
 /// As a machine shows it that is busy with something else: all is late, and as much arrives as is sent.
 #[test]
 fn a_viewer_that_is_always_late_has_no_slow_link() {
@@ -224,6 +271,35 @@ fn a_probe_costs_little() {
     let share = viewer.padded as f64 * 8.0 / 300.0 / 1e6;
     assert!(share < 0.06, "{share} of the link");
     assert!(viewer.bandwidth.probes < 30, "{} probes", viewer.bandwidth.probes);
+}
+
+/// What a probe's queue holds up, a viewer sees.
+#[test]
+fn a_probe_that_fails_makes_no_long_queue() {
+    for rate in [1e6, 1.5e6, 2e6, 3e6] {
+        let mut viewer = Viewer::new(4e6, Weather { rate, ..FAST });
+        viewer.run(3.0);
+        viewer.pictures = rate * 0.3;
+        viewer.run(10.0);
+        viewer.queue_max = Duration::ZERO;
+        viewer.run(60.0);
+        let without = std::mem::take(&mut viewer.queue_max);
+        viewer.bandwidth.aim(Some((rate * 2.0) as u64));
+        viewer.run(60.0);
+        assert!(viewer.bandwidth.probes_refused > 2, "{rate} bit/s");
+        assert!(viewer.queue_max < without + 80 * MS, "{rate} bit/s: {without:?}, and with probes {:?}", viewer.queue_max);
+    }
+}
+
+#[test]
+fn what_a_shaper_has_saved_up_is_no_rate() {
+    let shaped = Weather { rate: 1.5e6, store: 150 * MS, ..FAST };
+    let mut viewer = Viewer::new(4e6, shaped);
+    viewer.run(3.0);
+    viewer.pictures = 700e3;
+    viewer.bandwidth.aim(Some(3_600_000));
+    viewer.run(120.0);
+    check(&viewer, 1.0..2.0);
 }
 
 #[test]
