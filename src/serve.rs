@@ -152,7 +152,7 @@ impl Running {
             publishers.clone(),
             &metrics,
         )?;
-        let whep = Whep::new(engine, Arc::downgrade(&registry), viewing(&config.webrtc), &metrics)?;
+        let whep = Whep::new(engine, Arc::downgrade(&registry), viewing(config), &metrics)?;
         let address = config.rtmp.address;
         let srt = srt::bind(config, &registry, admission.clone(), publishers.clone(), &metrics).await?;
         let mut rtmp = rtmp::Listener::bind(address, ingesting(config), Arc::clone(&registry), admission, publishers)
@@ -333,10 +333,12 @@ fn publishing(config: &crate::config::WebRtc) -> whip::Config {
     }
 }
 
-fn viewing(config: &crate::config::WebRtc) -> whep::Config {
+fn viewing(config: &Config) -> whep::Config {
+    let rescue = config.transcode.rescue;
+    let config = &config.webrtc;
     // Viewers leave some places to publishers.
     let viewers_max = config.sessions_max - (config.sessions_max / 10).max(1).min(config.sessions_max - 1);
-    whep::Config { viewers_max, ice_servers: config.ice_servers.clone(), reach: config.reach.clone() }
+    whep::Config { viewers_max, ice_servers: config.ice_servers.clone(), reach: config.reach.clone(), rescue }
 }
 
 fn transcoding(config: &crate::config::Transcode) -> transcode::Config {

@@ -224,8 +224,10 @@ impl Broadcast {
 
     /// Nobody watches any more: the next viewer finds out anew whether it can be made.
     pub fn unsubscribed(&mut self, made: Made) {
-        if made == Made::Video && matches!(self.picture, Picture::Refused) {
-            self.picture = Picture::Made { bridged: false };
+        match made {
+            Made::Video if matches!(self.picture, Picture::Refused) => self.picture = Picture::Made { bridged: false },
+            Made::Rung(number) => self.flowing = TrackId::rung(number).map_or(self.flowing, |track| self.flowing.without(track)),
+            _ => {}
         }
     }
 

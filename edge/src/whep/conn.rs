@@ -79,7 +79,7 @@ pub(super) fn attend(inner: Arc<Inner>, attendance: Attendance) {
     inner.metrics.viewers.inc();
     let lane = entry.live.lane(TrackId::VIDEO, &inner.engine);
     let (connected, served, selector) = (false, false, Selector::new());
-    tokio::spawn(Conn { inner, entry, attendance, connected, served, selector, aim: None, lane, next: None, end: None }.run());
+    tokio::spawn(Conn { inner, entry, attendance, connected, served, selector, aim: None, lane, next: None, after: None, end: None }.run());
 }
 
 struct Conn {
@@ -96,6 +96,8 @@ struct Conn {
     lane: Arc<Lane>,
     /// Of the one that it goes over to, once a keyframe of it has come; and why.
     next: Option<(Arc<Lane>, Switch)>,
+    /// Of the one that has to be ready by then, so that it can be gone to.
+    after: Option<(TrackId, Arc<Lane>)>,
     /// Why it will be closed, and when.
     end: Option<(End, Instant)>,
 }
@@ -169,6 +171,10 @@ impl Conn {
         }
         if let Some(switch) = self.selector.look(now(), front, wanted) {
             self.go(switch);
+        }
+        let after = self.selector.prepares();
+        if after != self.after.as_ref().map(|(track, _)| *track) {
+            self.after = after.map(|track| (track, self.entry.live.lane(track, &self.inner.engine)));
         }
         let aim = self.selector.aim();
         if aim != self.aim {

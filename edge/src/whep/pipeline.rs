@@ -52,6 +52,8 @@ pub struct Config {
     pub ice_servers: Vec<IceServer>,
     /// Where viewers reach this server, for the addresses of sessions.
     pub reach: Reach,
+    /// The cheapest rung is made while anybody watches: who falls back finds it there.
+    pub rescue: bool,
 }
 
 /// Sends every watched stream to its viewers.
@@ -244,6 +246,8 @@ struct Task {
     packets: Packets,
     /// Of what is in demand.
     feeds: Vec<Feed>,
+    /// Of the rung that is kept ready.
+    rescue: Option<(TrackId, Arc<Lane>)>,
     /// When a broadcast that nobody watches ends.
     until: Option<Instant>,
     /// The stream's description may have changed since the layers were shown.
@@ -265,6 +269,7 @@ impl Task {
             broadcast: Broadcast::default(),
             packets: Packets::default(),
             feeds: Vec::new(),
+            rescue: None,
             until: None,
             layers_changed: true,
             warned_of_audio: false,
@@ -347,6 +352,16 @@ impl Task {
         }
     }
 
+    /// A viewer whose line gives out has no time for a rung to be started.
+    fn keep_rescue(&mut self) {
+        let is_wanted = self.inner.config.rescue && self.live.viewers() > 0 && self.broadcast.flowing().has(TrackId::VIDEO);
+        let rungs = if is_wanted { self.live.rungs() } else { Vec::new() };
+        let cheapest = rungs.iter().rfind(|rung| !rung.is_alike()).map(|rung| rung.id);
+        if cheapest != self.rescue.as_ref().map(|(track, _)| *track) {
+            self.rescue = cheapest.map(|track| (track, self.live.lane(track, &self.inner.engine)));
+        }
+    }
+
     fn demand(&mut self, made: Made) {
         let demand = self.live.stream.demand(made);
         let cursor = demand.subscribe_at_keyframe();
@@ -404,6 +419,7 @@ impl Task {
                 }
             }
         }
+        self.keep_rescue();
         self.live.drop_idle_lanes();
         self.layers_changed = true;
         self.inner.metrics.dropped(self.broadcast.take_drops());
@@ -439,7 +455,7 @@ impl Task {
         let pictures = pictures.map(|track| (track, self.broadcast.rate(track)));
         let rungs = rungs.iter().map(|rung| (rung.id, u64::from(rung.setting.bitrate)));
         let sound = self.broadcast.rate(TrackId::AUDIO).unwrap_or(0);
-        let all = candidates(pictures, rungs, sound, &known.candidates);
+        let all = candidates(pictures, rungs, self.broadcast.flowing(), sound, &known.candidates);
         if all == *known.candidates { Arc::clone(&known.candidates) } else { all.into() }
     }
 }

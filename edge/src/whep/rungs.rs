@@ -2,7 +2,9 @@
 //!
 //! ```text
 //! as good as there is --the way carries less--> what fits --it carries 1.2 times the next one's, for a while--> that
-//!         ^-- nothing is known of the way                 ^-- and again too little: a longer wait each time --|
+//!         ^-- nothing is known of the way  |      ^       ^-- and again too little: a longer wait each time --|
+//!                                          |      |-- once it is there
+//!                                          |--> what is there at once, and fits as well, while what fits is made
 //! ```
 //!
 //! Down at once, up slowly, and what the viewer chose goes before all of it. A choice counts from the keyframe on at which
@@ -15,7 +17,10 @@ use std::{
 
 use media_core::{TrackId, stream::Made};
 
-use super::viewer::{Front, shown};
+use super::{
+    broadcast::Tracks,
+    viewer::{Front, shown},
+};
 
 /// A picture that a viewer can be sent without choosing it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +28,8 @@ pub struct Candidate {
     pub track: TrackId,
     /// What it takes on the wire, sound with it, in bits a second. 0: nobody knows yet.
     pub bitrate: u64,
+    /// It is there: its next keyframe comes as soon as it is asked for.
+    pub ready: bool,
 }
 
 /// Below this share of what it takes, a picture is given up at once: percent.
@@ -44,6 +51,8 @@ const MISTAKE: Duration = Duration::from_secs(30);
 const PENDING_MAX: Duration = Duration::from_secs(12);
 /// And is not tried again for so long.
 const MISSING: Duration = Duration::from_secs(60);
+/// From going to what was there at once to going on to what fits: until then nothing is known of the way but that it was full.
+const STOPOVER: Duration = Duration::from_secs(1);
 /// A rung is worth going to where it takes this share of the source at most: percent.
 const SHARE_MAX: u64 = 80;
 /// Headers, and what is sent again on a good way: percent of the media.
@@ -105,6 +114,8 @@ pub struct Selector {
     not_before: Option<Instant>,
     /// It did not come, and until when it is not asked for again.
     missing: Option<(TrackId, Instant)>,
+    /// What fits, where something else was there sooner; since when that has been waited for.
+    bound_for: Option<(TrackId, Instant)>,
     aim: Option<u64>,
 }
 
@@ -120,6 +131,7 @@ impl Selector {
             patience: PATIENCE,
             not_before: None,
             missing: None,
+            bound_for: None,
             aim: None,
         }
     }
@@ -145,6 +157,11 @@ impl Selector {
         self.aim
     }
 
+    /// What has to be made ready, since it is gone to next.
+    pub fn prepares(&self) -> Option<TrackId> {
+        self.bound_for.map(|(track, _)| track)
+    }
+
     /// Takes what there is now, and what the viewer chose; says what it is to be sent instead of what it is, or waits for.
     pub fn look(&mut self, now: Instant, front: &Front, choice: Option<TrackId>) -> Option<Switch> {
         if let Some((track, _)) = self.pending.filter(|(_, until)| now >= *until) {
@@ -154,7 +171,10 @@ impl Selector {
         }
         self.missing = self.missing.filter(|(_, until)| now < *until);
         let wanted = match choice {
-            Some(chosen) => self.choose(chosen, front),
+            Some(chosen) => {
+                self.bound_for = None;
+                self.choose(chosen, front)
+            }
             None => self.fit(now, front),
         };
         self.aim = if choice.is_none() { self.next_aim(now, front) } else { None };
@@ -165,7 +185,8 @@ impl Selector {
     /// When to look again though nothing has changed.
     pub fn poll_timeout(&self, now: Instant) -> Option<Instant> {
         let up = self.over.map(|since| (since + UP_WAIT).max(self.not_before.unwrap_or(since)));
-        let times = [self.under.map(|since| since + DOWN_WAIT), up, self.pending.map(|(_, until)| until)];
+        let on = self.bound_for.map(|(_, since)| since + STOPOVER);
+        let times = [self.under.map(|since| since + DOWN_WAIT), up, self.pending.map(|(_, until)| until), on];
         let aim = self.not_before.filter(|_| self.aim.is_none() && self.estimate.is_some());
         times.into_iter().flatten().chain(aim).filter(|at| *at > now).min()
     }
@@ -198,7 +219,11 @@ impl Selector {
         };
         if let Some(to) = self.down(now, &all, estimate, now_takes) {
             let takes = all.iter().find(|one| one.track == self.current).map_or(0, |one| one.bitrate);
-            return Some(Switch { rests: estimate * 100 < takes * REST, ..Switch::new(to, Reason::Bandwidth) });
+            let rests = estimate * 100 < takes * if to.ready { DOWN_AT_ONCE } else { REST };
+            return Some(Switch { rests, ..Switch::new(to.track, Reason::Bandwidth) });
+        }
+        if let Some((_, since)) = self.bound_for.filter(|_| self.pending.is_none()) {
+            return self.go_on(now, since, &all, estimate);
         }
         let better = |one: &&Candidate| one.bitrate > now_takes && one.bitrate * UP <= estimate * 100;
         let Some(better) = all.iter().find(better).filter(|_| self.pending.is_none()) else {
@@ -217,7 +242,18 @@ impl Selector {
         Some(Switch::new(better.track, Reason::Bandwidth))
     }
 
-    fn down(&mut self, now: Instant, all: &[Candidate], estimate: u64, now_takes: u64) -> Option<TrackId> {
+    /// From what was there at once to what fits, once that is there as well.
+    fn go_on(&mut self, now: Instant, since: Instant, all: &[Candidate], estimate: u64) -> Option<Switch> {
+        if now < since + STOPOVER {
+            return None;
+        }
+        let to = fitting(all, estimate)?;
+        let is_here = to.track == self.current;
+        self.bound_for = (!is_here && !to.ready && now < since + PENDING_MAX).then_some((to.track, since));
+        (!is_here && to.ready).then_some(Switch::new(to.track, Reason::Bandwidth))
+    }
+
+    fn down(&mut self, now: Instant, all: &[Candidate], estimate: u64, now_takes: u64) -> Option<Candidate> {
         if estimate >= now_takes {
             self.under = None;
             return None;
@@ -232,7 +268,9 @@ impl Selector {
             self.patience = (self.patience * 2).min(PATIENCE_MAX);
         }
         self.not_before = Some(now + self.patience);
-        Some(to.track)
+        let sooner = all.iter().find(|one| one.ready && one.bitrate < to.bitrate).filter(|_| at_once && !to.ready);
+        self.bound_for = sooner.map(|_| (to.track, now));
+        Some(*sooner.unwrap_or(to))
     }
 
     /// The least that is better than what is known to fit.
@@ -264,10 +302,12 @@ fn fitting(all: &[Candidate], estimate: u64) -> Option<&Candidate> {
     all.iter().find(|one| one.bitrate <= estimate).or(all.last())
 }
 
-/// Best first. `pictures` are the publisher's, with what they take; `known` is what was told before.
+/// Best first. `pictures` are the publisher's, with what they take; of the rungs, those that are `ready` are being made; `known`
+/// is what was told before.
 pub fn candidates(
     pictures: impl IntoIterator<Item = (TrackId, Option<u64>)>,
     rungs: impl IntoIterator<Item = (TrackId, u64)>,
+    ready: Tracks,
     sound: u64,
     known: &[Candidate],
 ) -> Vec<Candidate> {
@@ -276,7 +316,7 @@ pub fn candidates(
         let bitrate = if bitrate == 0 { 0 } else { (bitrate + sound) * OVERHEAD / 100 };
         let before = known.iter().find(|one| one.track == track).map_or(0, |one| one.bitrate);
         let steady = before > 0 && bitrate.abs_diff(before) * 100 <= before * STEADY;
-        Candidate { track, bitrate: if steady { before } else { bitrate } }
+        Candidate { track, bitrate: if steady { before } else { bitrate }, ready: !track.is_rung() || ready.has(track) }
     });
     let mut all: Vec<_> = all.collect();
     // Of unknown cost: the publisher's best.

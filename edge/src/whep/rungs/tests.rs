@@ -16,7 +16,7 @@ fn rung(number: u8) -> TrackId {
 /// A source of 3 Mbit/s and the legible ladder.
 fn front() -> Front {
     let rungs = [(rung(1), 1_500_000), (rung(2), 800_000), (rung(3), 400_000), (rung(4), 200_000)];
-    let all = candidates([(TrackId::VIDEO, Some(3_000_000))], rungs, 60_000, &[]);
+    let all = candidates([(TrackId::VIDEO, Some(3_000_000))], rungs, Tracks::default(), 60_000, &[]);
     let pictures = Tracks::default().with(TrackId::VIDEO);
     Front { flowing: pictures, pictures, candidates: all.into(), ..Front::default() }
 }
@@ -144,7 +144,7 @@ fn a_simulcast_publishers_layers_are_gone_through_too() {
     let mut viewer = Viewer::new();
     viewer.front.pictures = viewer.front.pictures.with(low);
     let pictures = [(TrackId::VIDEO, Some(2_500_000)), (low, Some(600_000))];
-    viewer.front.candidates = candidates(pictures, [], 60_000, &[]).into();
+    viewer.front.candidates = candidates(pictures, [], Tracks::default(), 60_000, &[]).into();
     assert_eq!(viewer.run(900, 20), [(0, "layer")]);
     assert_eq!(viewer.run(4000, 60), [(20, "source")]);
     viewer.front.pictures = Tracks::default().with(low);
@@ -168,9 +168,9 @@ fn what_is_aimed_at_is_the_next_that_is_not_known_to_fit() {
 
 #[test]
 fn rates_are_told_when_they_have_changed() {
-    let of = |bitrate, known: &[Candidate]| candidates([(TrackId::VIDEO, bitrate)], [(rung(1), 1_500_000)], 0, known);
+    let of = |bitrate, known: &[Candidate]| candidates([(TrackId::VIDEO, bitrate)], [(rung(1), 1_500_000)], Tracks::default(), 0, known);
     let first = of(None, &[]);
-    assert_eq!(first[0], Candidate { track: TrackId::VIDEO, bitrate: 0 }, "the source goes first");
+    assert_eq!(first[0], Candidate { track: TrackId::VIDEO, bitrate: 0, ready: true }, "the source goes first");
     let known = of(Some(3_000_000), &first);
     assert_eq!(of(Some(3_200_000), &known), known);
     assert_ne!(of(Some(4_000_000), &known), known);

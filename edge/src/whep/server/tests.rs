@@ -38,7 +38,7 @@ impl Desk {
         let engine = Engine::start(engine, &metrics).await.unwrap();
         let registry = Arc::new(Registry::new(SystemTime::now(), 10, |_| {}));
         let ice_servers = vec![IceServer { url: "stun:stun.example.org".into(), login: None }];
-        let config = Config { viewers_max, ice_servers, reach: Default::default() };
+        let config = Config { viewers_max, ice_servers, reach: Default::default(), rescue: true };
         let whep = Whep::new(engine, Arc::downgrade(&registry), config, &metrics).unwrap();
         Self { registry, router: router(whep.clone()), whep, script: Script::new() }
     }
