@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use super::{
     estimate::Estimator,
-    numbers::{Numbers, Outcome},
+    numbers::{Numbers, Outcome, duration},
+    pace::Pacer,
     probe::{Prober, Shown},
 };
 use crate::rtp::{TransportFeedback, rtcp::Reception};
@@ -26,6 +27,7 @@ const BITRATE_MIN: f64 = 50_000.0;
 pub struct Bandwidth {
     measure: Measure,
     prober: Prober,
+    pacer: Pacer,
     told: Option<(u64, Instant)>,
     /// One portion of outcomes after the other.
     outcomes: Vec<Outcome>,
@@ -56,7 +58,15 @@ impl Bandwidth {
             true => Measure::ByArrival(Box::new((Numbers::new(now), Estimator::default()))),
             false => Measure::ByLoss(Losses { estimate: None, aim: None, not_before: None, sent: 0, since: now, rate: None }),
         };
-        Self { measure, prober: Prober::new(), told: None, outcomes: Vec::new(), probes: 0, probes_refused: 0 }
+        Self {
+            measure,
+            prober: Prober::new(),
+            pacer: Pacer::default(),
+            told: None,
+            outcomes: Vec::new(),
+            probes: 0,
+            probes_refused: 0,
+        }
     }
 
     /// `None`: packets have no transport-wide numbers.
@@ -65,6 +75,17 @@ impl Bandwidth {
             Measure::ByArrival(measure) => Some(&mut measure.0),
             Measure::ByLoss(_) => None,
         }
+    }
+
+    /// What packets are numbered by, as `numbers`, and what says when they may leave.
+    pub(crate) fn way(&mut self, now: Instant) -> (Option<&mut Numbers>, &mut Pacer) {
+        let bitrate = self.bitrate();
+        self.pacer.set(now, bitrate);
+        let numbers = match &mut self.measure {
+            Measure::ByArrival(measure) => Some(&mut measure.0),
+            Measure::ByLoss(_) => None,
+        };
+        (numbers, &mut self.pacer)
     }
 
     /// Bits a second that a better picture would need. `None`: there is none.
@@ -104,7 +125,13 @@ impl Bandwidth {
         let (numbers, estimator) = &mut **measure;
         self.outcomes.clear();
         numbers.outcomes(now, feedback, &mut self.outcomes);
+        let before = estimator.bitrate();
         estimator.handle(now, &self.outcomes);
+        let known = estimator.bitrate();
+        if known.is_some_and(|known| before.is_none_or(|before| known < before)) {
+            self.pacer.set(now, known);
+            self.pacer.hold(now, duration(estimator.queue()));
+        }
         if !estimator.is_calm(now, Duration::from_millis(1)) {
             self.prober.put_off(now);
         }

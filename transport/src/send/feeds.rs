@@ -152,7 +152,8 @@ impl Feeds {
         out: &mut Vec<Burst>,
     ) -> Result<(), SealError> {
         let Self { video, audio, bandwidth, .. } = self;
-        let mut way = Way { now, sealer, numbers: bandwidth.numbers(), out };
+        let (numbers, pacer) = bandwidth.way(now);
+        let mut way = Way { now, sealer, numbers, pacer, out };
         for feed in [&mut *video, audio].into_iter().flatten() {
             feed.advance(tracks, &mut way)?;
         }
@@ -162,7 +163,8 @@ impl Feeds {
             && let Some(feed) = video
             && let Some(shared) = feed.track.and_then(|track| tracks.get(&track))
         {
-            let mut way = Way { now, sealer, numbers: bandwidth.numbers(), out };
+            let (numbers, pacer) = bandwidth.way(now);
+            let mut way = Way { now, sealer, numbers, pacer, out };
             let padded = feed.sender.pad(due, &shared.history, &mut way)?;
             bandwidth.sent(now, usize::try_from(padded).unwrap_or(usize::MAX));
         }
@@ -198,7 +200,8 @@ impl Feeds {
         // What rests is not wanted back: it would only keep the next picture waiting.
         let Some(feed) = feed.filter(|feed| feed.hold_until.is_none()) else { return Ok(0) };
         let Some(shared) = feed.track.and_then(|track| tracks.get(&track)) else { return Ok(0) };
-        feed.sender.handle_nack(lost, &shared.history, &mut Way { now, sealer, numbers: bandwidth.numbers(), out })
+        let (numbers, pacer) = bandwidth.way(now);
+        feed.sender.handle_nack(lost, &shared.history, &mut Way { now, sealer, numbers, pacer, out })
     }
 
     pub(crate) fn handle_picture_loss(&mut self, now: Instant, tracks: &mut Histories) {

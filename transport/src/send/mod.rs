@@ -5,6 +5,7 @@ mod estimate;
 mod feeds;
 mod history;
 mod numbers;
+mod pace;
 mod probe;
 mod sender;
 

@@ -125,6 +125,11 @@ pub(crate) const fn ticks(duration: Duration) -> i64 {
     (duration.as_secs() * TICKS_A_SECOND + (duration.subsec_micros() / TICK_US) as u64) as i64
 }
 
+/// Of so many ticks, none for what is below 0.
+pub(crate) fn duration(ticks: i64) -> Duration {
+    Duration::from_micros(u64::try_from(ticks).unwrap_or(0).saturating_mul(u64::from(TICK_US)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,7 +7,8 @@
 //!
 //! A viewer that joins in the middle of a GOP gets the GOP from its keyframe, quickly and with
 //! timestamps a millisecond apart, so that the pictures are shown as fast as they can be decoded
-//! and no delay stays. Pure: `now` and the history come in, sealed packets go out.
+//! and no delay stays. Where the way is narrow a frame leaves in parts, as the `Pacer` lets them.
+//! Pure: `now` and the history come in, sealed packets go out.
 
 use std::{
     collections::VecDeque,
@@ -20,6 +21,7 @@ use bytes::BufMut;
 use super::{
     Numbers,
     history::{History, OutFrame},
+    pace::Pacer,
 };
 use crate::srtp::{SealError, Sealer};
 
@@ -35,7 +37,7 @@ const REPEAT_GAP_SECONDS: f64 = 0.006;
 const REPEAT_MIN: Duration = Duration::from_secs(2);
 /// A live viewer that was not served so long starts anew at a keyframe: the rest in one burst would be lost on the way.
 const LAG_FRAMES_MAX: u64 = 60;
-/// Frames whose sequence numbers are remembered: those in the history.
+/// Frames, or parts of them, whose sequence numbers are remembered: as many as the history holds frames.
 const SENT_MAX: usize = 1024;
 /// Retransmissions saved up: a burst of loss of a keyframe.
 const REPEATS_BURST: f64 = 400.0;
@@ -98,6 +100,7 @@ pub(crate) struct Way<'a> {
     pub now: Instant,
     pub sealer: &'a mut Sealer,
     pub numbers: Option<&'a mut Numbers>,
+    pub pacer: &'a mut Pacer,
     pub out: &'a mut Vec<Burst>,
 }
 
@@ -111,6 +114,10 @@ pub(crate) struct Sender {
     offset: u64,
     /// Of the last packet.
     timestamp: Option<u64>,
+    /// Packets of the next frame that have left already.
+    begun: usize,
+    /// The way is narrow: no sooner does more leave.
+    paced: Option<Instant>,
     sent: VecDeque<Sent>,
     repeats: f64,
     repeated: Option<Instant>,
@@ -140,12 +147,14 @@ enum State {
     },
 }
 
-/// Where a frame's packets went.
+/// Where packets of a frame went.
 #[derive(Clone, Copy, Debug)]
 struct Sent {
     sequence: u64,
     packets: u16,
     frame: u64,
+    /// The first one's place in it.
+    from: usize,
     timestamp: u64,
     /// Transport-wide, of the first packet.
     number: u64,
@@ -167,6 +176,8 @@ impl Sender {
             state: State::Waiting,
             offset: 0,
             timestamp: None,
+            begun: 0,
+            paced: None,
             sent: VecDeque::new(),
             repeats: REPEATS_BURST,
             repeated: None,
@@ -182,9 +193,13 @@ impl Sender {
         &self.config
     }
 
-    /// Sends what is due: the newest frame, or the next packets of the catching up.
+    /// Sends what is due: the newest frame, the rest of it, or the next packets of the catching up.
     pub(crate) fn advance(&mut self, history: &History, way: &mut Way<'_>) -> Result<Progress, SealError> {
         let now = way.now;
+        if self.paced.is_some_and(|at| now < at) {
+            return Ok(Progress::Fine);
+        }
+        self.paced = None;
         if self.state == State::Waiting && !self.start(now, history, false) {
             // One that cannot keep up asks the publisher for nothing: the next keyframe comes by itself.
             let wants = history.newest().is_some() && self.not_before == 0;
@@ -212,14 +227,20 @@ impl Sender {
             }
             let lags = matches!(self.state, State::Live { .. }) && number + LAG_FRAMES_MAX < history.next();
             let Some(frame) = history.frame(number).filter(|_| !lags) else {
-                self.state = State::Waiting; // Too slow: the history has moved on.
+                self.wait(); // Too slow: the history has moved on.
                 return Ok(Progress::NeedsKeyframe);
             };
             let live = frame.timestamp.wrapping_add(self.offset);
-            let floor = self.timestamp.map_or(0, |last| last + 1);
-            let timestamp = timestamp.unwrap_or(live).max(floor);
-            self.write(number, frame, timestamp, way)?;
-            budget = budget.saturating_sub(frame.payloads.len());
+            let timestamp = match self.timestamp {
+                Some(last) if self.begun > 0 => last,
+                last => timestamp.unwrap_or(live).max(last.map_or(0, |last| last + 1)),
+            };
+            budget = budget.saturating_sub(self.write(number, frame, timestamp, way)?);
+            if self.begun < frame.payloads.len() {
+                self.paced = Some(way.pacer.opens_at(now));
+                return Ok(Progress::Fine);
+            }
+            self.begun = 0;
             match &mut self.state {
                 State::CatchingUp { next, .. } | State::Live { next } => *next += 1,
                 State::Waiting => {}
@@ -229,7 +250,7 @@ impl Sender {
 
     /// The way was full: what was not sent is not made up for. Goes on at the next keyframe.
     pub(crate) fn fall_behind(&mut self, history: &History) {
-        self.state = State::Waiting;
+        self.wait();
         self.not_before = history.next();
     }
 
@@ -255,16 +276,22 @@ impl Sender {
 
     /// Goes over to another track of the same picture, at the newest keyframe there.
     pub(crate) fn switch(&mut self) {
-        self.state = State::Waiting;
+        self.wait();
         self.not_before = 0;
         self.sent.clear();
+    }
+
+    /// What is left of a frame that has begun is not sent: a keyframe comes next.
+    fn wait(&mut self) {
+        self.state = State::Waiting;
+        self.begun = 0;
     }
 
     /// When `advance` has more to send.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         match self.state {
-            State::CatchingUp { at, .. } => Some(at),
-            _ => None,
+            State::CatchingUp { at, .. } => Some(self.paced.map_or(at, |paced| paced.max(at))),
+            _ => self.paced,
         }
     }
 
@@ -272,22 +299,23 @@ impl Sender {
     pub(crate) fn handle_nack(&mut self, lost: &[u16], history: &History, way: &mut Way<'_>) -> Result<u64, SealError> {
         let mut repeated = 0;
         for &sequence in lost {
-            if self.repeats < 1.0 {
+            if self.repeats < 1.0 || !way.pacer.is_open_again() {
                 break;
             }
             let Some((sent, index)) = self.find(sequence) else { continue };
             let Some(frame) = history.frame(sent.frame) else { continue };
-            let Some(payload) = frame.payloads.get(index) else { continue };
+            let Some(payload) = frame.payloads.get(sent.from + index) else { continue };
             self.repeats -= 1.0;
             repeated += 1;
-            let marker = self.config.marks_frames && index + 1 == frame.payloads.len();
-            if self.config.rtx.is_some() {
-                self.repeat(sent, index, payload, marker, way)?;
+            let marker = self.config.marks_frames && sent.from + index + 1 == frame.payloads.len();
+            let size = if self.config.rtx.is_some() {
+                self.repeat(sent, index, payload, marker, way)?
             } else {
                 // Bit for bit: no nonce serves twice.
                 let header = self.header(marker, sent.sequence + index as u64, sent.timestamp);
-                self.seal(header, Some(sent.number + index as u64), &[payload], false, way)?;
-            }
+                self.seal(header, Some(sent.number + index as u64), &[payload], false, way)?
+            };
+            way.pacer.take(size);
         }
         Ok(repeated)
     }
@@ -301,7 +329,8 @@ impl Sender {
         let newest = self.sent.iter().rev().take(PADDING_FRAMES);
         let frames = newest.filter_map(|sent| Some((*sent, Arc::clone(history.frame(sent.frame)?))));
         let packets = frames.flat_map(|(sent, frame)| {
-            frame.payloads.clone().into_iter().enumerate().map(move |(index, payload)| (sent, index, payload))
+            let payloads = frame.payloads.clone().into_iter().skip(sent.from).take(sent.packets.into());
+            payloads.enumerate().map(move |(index, payload)| (sent, index, payload))
         });
         let Some((sent, index, payload)) = packets.max_by_key(|(.., payload)| payload.len()) else { return Ok(0) };
         let mut padded = 0;
@@ -354,27 +383,39 @@ impl Sender {
         let frames = newest - keyframe + 1;
         let step = (end.saturating_sub(after) / (frames + 1)).clamp(1, u64::from(self.config.clock / CATCH_UP_STEPS_A_SECOND));
         self.state = State::CatchingUp { next: keyframe, until: newest, end, step, at: now };
+        self.begun = 0;
         true
     }
 
-    fn write(&mut self, number: u64, frame: &OutFrame, timestamp: u64, way: &mut Way<'_>) -> Result<(), SealError> {
-        let packets = u16::try_from(frame.payloads.len()).unwrap_or(u16::MAX);
+    /// As many packets of the frame as may leave, behind those that have. Returns how many.
+    fn write(&mut self, number: u64, frame: &OutFrame, timestamp: u64, way: &mut Way<'_>) -> Result<usize, SealError> {
+        let (from, sequence) = (self.begun, self.sequence);
         let first = way.numbers.as_ref().map_or(0, |numbers| numbers.next());
-        self.sent.push_back(Sent { sequence: self.sequence, packets, frame: number, timestamp, number: first });
-        if self.sent.len() > SENT_MAX {
-            self.sent.pop_front();
-        }
-        for (index, payload) in frame.payloads.iter().enumerate() {
+        for (index, payload) in frame.payloads.iter().enumerate().skip(from) {
+            if self.config.marks_frames && !way.pacer.is_open() {
+                break;
+            }
             let marker = self.config.marks_frames && index + 1 == frame.payloads.len();
             let header = self.header(marker, self.sequence, timestamp);
-            self.seal(header, None, &[payload], self.config.marks_frames, way)?;
+            let size = self.seal(header, None, &[payload], self.config.marks_frames, way)?;
+            way.pacer.take(size);
             self.sequence += 1;
+            self.begun += 1;
             self.octets = self.octets.wrapping_add(payload.len() as u32);
+        }
+        let written = self.begun - from;
+        if written == 0 {
+            return Ok(0);
+        }
+        let packets = u16::try_from(written).unwrap_or(u16::MAX);
+        self.sent.push_back(Sent { sequence, packets, frame: number, from, timestamp, number: first });
+        if self.sent.len() > SENT_MAX {
+            self.sent.pop_front();
         }
         self.packets = self.packets.wrapping_add(u32::from(packets));
         self.repeats = (self.repeats + REPEATS_A_PACKET * f64::from(packets)).min(REPEATS_BURST);
         self.timestamp = Some(timestamp);
-        Ok(())
+        Ok(written)
     }
 
     fn find(&self, sequence: u16) -> Option<(Sent, usize)> {
@@ -391,15 +432,15 @@ impl Sender {
     }
 
     /// A packet once more, behind its own number (RFC 4588 4).
-    fn repeat(&mut self, sent: Sent, index: usize, payload: &[u8], marker: bool, way: &mut Way<'_>) -> Result<(), SealError> {
-        let Some((payload_type, ssrc)) = self.config.rtx else { return Ok(()) };
+    fn repeat(&mut self, sent: Sent, index: usize, payload: &[u8], marker: bool, way: &mut Way<'_>) -> Result<usize, SealError> {
+        let Some((payload_type, ssrc)) = self.config.rtx else { return Ok(0) };
         let header = Header { payload_type, marker, sequence: self.rtx_sequence, timestamp: sent.timestamp, ssrc };
         self.rtx_sequence += 1;
         let original = ((sent.sequence + index as u64) as u16).to_be_bytes();
         self.seal(header, None, &[&original, payload], false, way)
     }
 
-    /// `number` is that of the packet where it was sealed before.
+    /// `number` is that of the packet where it was sealed before. Returns its size.
     fn seal(
         &self,
         header: Header,
@@ -407,8 +448,8 @@ impl Sender {
         payload: &[&[u8]],
         pictures: bool,
         way: &mut Way<'_>,
-    ) -> Result<(), SealError> {
-        let Way { now, sealer, numbers, out } = way;
+    ) -> Result<usize, SealError> {
+        let Way { now, sealer, numbers, out, .. } = way;
         let transport_cc = self.config.transport_cc;
         let extensions = extensions_bytes(self.config.playout_delay, transport_cc);
         let body = payload.iter().map(|piece| piece.len()).sum::<usize>();
@@ -424,7 +465,8 @@ impl Sender {
                 out.last_mut().expect("one was just pushed")
             }
         };
-        sealer.seal_rtp(&plain[..length], (header.sequence >> 16) as u32, payload, &mut burst.bytes)
+        sealer.seal_rtp(&plain[..length], (header.sequence >> 16) as u32, payload, &mut burst.bytes)?;
+        Ok(size)
     }
 }
 

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use rtc_shared::marshal::Unmarshal;
 use rtc_srtp::protection_profile::ProtectionProfile;
 
-use super::*;
+use super::{pace::Pacer, *};
 use crate::srtp::{Opener, Sealer, tests::pair};
 
 const MS: Duration = Duration::from_millis(1);
@@ -14,12 +14,19 @@ const FRAME_TICKS: u64 = 3000;
 
 macro_rules! way {
     ($desk:expr, $out:expr) => {
-        Way { now: $desk.now, sealer: &mut $desk.sealer, numbers: $desk.numbers.as_mut(), out: &mut $out }
+        Way {
+            now: $desk.now,
+            sealer: &mut $desk.sealer,
+            numbers: $desk.numbers.as_mut(),
+            pacer: &mut $desk.pacer,
+            out: &mut $out,
+        }
     };
 }
 
 struct Desk {
     numbers: Option<Numbers>,
+    pacer: Pacer,
     history: History,
     sender: Sender,
     sealer: Sealer,
@@ -54,6 +61,7 @@ impl Desk {
         };
         Self {
             numbers: None,
+            pacer: Pacer::default(),
             history: History::default(),
             sender: Sender::new(config),
             sealer,
@@ -328,4 +336,72 @@ fn reports_tell_where_rtp_time_is_on_the_media_timeline() {
     let sent = desk.advance_all();
     let (rtp, at_us) = desk.sender.clock_at(desk.now + 10 * MS, &desk.history).unwrap();
     assert_eq!((rtp.wrapping_sub(sent[0].timestamp), at_us), (900, 10_000));
+}
+
+#[test]
+fn on_a_narrow_way_a_keyframe_leaves_in_parts() {
+    let mut desk = Desk::new(Some((97, 0x2222)));
+    desk.frame(true);
+    desk.advance_all();
+    let payloads = (0..60).map(|number| Bytes::from(vec![number; 1000])).collect();
+    desk.history.push(desk.now, OutFrame { timestamp: FRAME_TICKS, at_us: 33_333, keyframe: true, payloads }.into());
+    let began = desk.now;
+    let mut parts = Vec::new();
+    // What comes meanwhile waits its turn.
+    for turn in 0.. {
+        if turn == 5 {
+            desk.history.push(
+                desk.now,
+                OutFrame {
+                    timestamp: 2 * FRAME_TICKS,
+                    at_us: 66_667,
+                    keyframe: false,
+                    payloads: vec![Bytes::from_static(&[99; 10])],
+                }
+                .into(),
+            );
+        }
+        desk.pacer.set(desk.now, Some(1_000_000));
+        parts.push(desk.advance().1);
+        let Some(at) = desk.sender.poll_timeout() else { break };
+        desk.now = at;
+    }
+    assert!((7..10).contains(&parts[0].len()), "{} at once", parts[0].len());
+    assert!(parts[1..].iter().all(|part| part.len() < 3), "a packet or two a turn");
+    let took = desk.now - began;
+    assert!((260 * MS..310 * MS).contains(&took), "60 kB at 1.5 Mbit/s take {took:?}");
+    let all: Vec<Got> = parts.into_iter().flatten().collect();
+    let (picture, next) = all.split_at(60);
+    assert!(all.windows(2).all(|pair| pair[1].sequence == pair[0].sequence.wrapping_add(1)));
+    assert!(picture.iter().all(|got| got.timestamp == picture[0].timestamp));
+    assert_eq!(picture.iter().filter(|got| got.marker).count(), 1);
+    assert!(picture[59].marker && next.len() == 1 && next[0].payload == [99; 10]);
+    // Any of its packets may be had again.
+    desk.pacer.set(desk.now + 100 * MS, Some(1_000_000));
+    for index in [0, 9, 31, 59] {
+        let again = desk.nack(&[picture[index].sequence]);
+        assert_eq!((again.len(), &again[0].payload[2..]), (1, &picture[index].payload[..]), "packet {index}");
+    }
+    desk.pacer.hold(desk.now + 100 * MS, 200 * MS);
+    assert_eq!(desk.nack(&[picture[0].sequence]), [], "a full way takes none");
+}
+
+#[test]
+fn a_frame_that_has_begun_is_left_where_another_track_is_gone_to() {
+    let mut desk = Desk::new(None);
+    desk.frame(true);
+    let first = desk.advance_all();
+    desk.pacer.set(desk.now, Some(400_000));
+    let payloads = (0..60).map(|number| Bytes::from(vec![number; 1000])).collect();
+    desk.history.push(desk.now, OutFrame { timestamp: FRAME_TICKS, at_us: 33_333, keyframe: true, payloads }.into());
+    let begun = desk.advance().1;
+    assert!(!begun.is_empty() && begun.iter().all(|got| !got.marker));
+    desk.sender.switch();
+    desk.frames = 9;
+    desk.frame(true);
+    desk.pacer.set(desk.now, None);
+    let next = desk.advance_all();
+    assert_eq!(next.len(), 3);
+    assert_eq!(next[0].sequence, begun[begun.len() - 1].sequence.wrapping_add(1));
+    assert!(next[2].marker && next[0].timestamp.wrapping_sub(first[0].timestamp) > 0);
 }
