@@ -126,7 +126,7 @@ impl Bandwidth {
         self.outcomes.clear();
         numbers.outcomes(now, feedback, &mut self.outcomes);
         let before = estimator.bitrate();
-        estimator.handle(now, &self.outcomes);
+        estimator.handle(now, numbers.ticks(now), &self.outcomes);
         let known = estimator.bitrate();
         if known.is_some_and(|known| before.is_none_or(|before| known < before)) {
             self.pacer.set(now, known);

@@ -107,7 +107,9 @@ pub(crate) struct Estimator {
     trend: Trend,
     loss: Loss,
     congested: Option<Instant>,
+    /// The newest step down, and what was sent before it: no reason for another one.
     stepped: Option<Instant>,
+    stepped_sent: Option<i64>,
     updated: Option<Instant>,
 }
 
@@ -184,12 +186,15 @@ impl Estimator {
         self.congested.is_none_or(|at| now >= at + wait)
     }
 
-    /// What one message tells.
-    pub(crate) fn handle(&mut self, now: Instant, outcomes: &[Outcome]) {
-        let lost = outcomes.iter().filter(|outcome| outcome.arrived.is_none()).count();
-        let is_lossy = lost >= LOSSY_PACKETS && lost as f64 >= LOSS_FULL * outcomes.len() as f64;
+    /// What one message tells. `now_ticks` is that moment as they count.
+    pub(crate) fn handle(&mut self, now: Instant, now_ticks: i64, outcomes: &[Outcome]) {
+        let of_now = outcomes.iter().filter(|outcome| !self.is_of_before(outcome.sent));
+        let (lost, all) = of_now.fold((0, 0), |(lost, all), outcome| (lost + usize::from(outcome.arrived.is_none()), all + 1));
+        let is_lossy = lost >= LOSSY_PACKETS && lost as f64 >= LOSS_FULL * f64::from(all);
         for outcome in outcomes {
-            self.loss.observe(now, outcome.arrived.is_some());
+            if !self.is_of_before(outcome.sent) {
+                self.loss.observe(now, outcome.arrived.is_some());
+            }
             if let Some(arrived) = outcome.arrived {
                 self.arrive(now, outcome, arrived);
             }
@@ -200,7 +205,10 @@ impl Estimator {
             self.grow(now, since.min(CALM));
         } else {
             self.congested = Some(now);
-            self.shrink(now, verdict);
+            if self.shrink(now, verdict) {
+                self.stepped_sent = Some(now_ticks);
+                (self.standing, self.busy, self.loss) = (None, None, Loss::default());
+            }
         }
     }
 
@@ -237,9 +245,12 @@ impl Estimator {
         let delay = arrived.saturating_sub(sent);
         let queue = delay.saturating_sub(self.base.observe(now, delay)).max(0);
         self.newest = (arrived, queue);
+        self.trend.observe(arrived, delay);
+        if self.is_of_before(sent) {
+            return;
+        }
         let standing = self.standing.take().filter(|_| queue > QUEUE_MAX);
         self.standing = (queue > QUEUE_MAX).then(|| standing.unwrap_or(Standing::new(arrived, queue)).observe(arrived, queue));
-        self.trend.observe(arrived, delay);
         let busy = self.busy.take().filter(|_| queue > BUSY_QUEUE);
         let busy = self.busy.insert(busy.unwrap_or(Busy { sent, arrived, bytes: 0, longest: queue, leaps: 0, leap: 0 }));
         if let Some(carries) = busy.observe(sent, arrived, queue)
@@ -247,6 +258,10 @@ impl Estimator {
         {
             self.fallen = Some(carries);
         }
+    }
+
+    fn is_of_before(&self, sent: i64) -> bool {
+        self.stepped_sent.is_some_and(|stepped| sent < stepped)
     }
 
     fn judge(&mut self, is_lossy: bool) -> Verdict {
@@ -274,10 +289,11 @@ impl Estimator {
         self.standing.map_or(0, |standing| self.newest.0.saturating_sub(standing.since))
     }
 
-    fn shrink(&mut self, now: Instant, verdict: Verdict) {
+    /// False where nothing was done.
+    fn shrink(&mut self, now: Instant, verdict: Verdict) -> bool {
         let is_soon = self.stepped.is_some_and(|at| now < at + STEP_WAIT);
         if is_soon || verdict == Verdict::Unclear {
-            return;
+            return false;
         }
         self.stepped = Some(now);
         // What came before the queue tells of another time.
@@ -290,9 +306,9 @@ impl Estimator {
             Verdict::Full => self.arrived(span),
             _ => self.arrived(RATE_LONG),
         };
-        let Some(arrived) = arrived else { return };
+        let Some(arrived) = arrived else { return false };
         let target = match verdict {
-            Verdict::Clear | Verdict::Unclear => return,
+            Verdict::Clear | Verdict::Unclear => return false,
             Verdict::Full | Verdict::Fallen(_) => BETA * arrived,
             Verdict::Growing => self.estimate.map_or(UNPROVED * arrived, |estimate| BETA * estimate.max(arrived)),
             Verdict::Lossy(left) => self.estimate.map_or(arrived, |estimate| left * estimate.max(arrived)),
@@ -301,6 +317,7 @@ impl Estimator {
             self.full_at = Some(arrived);
         }
         self.estimate = Some(self.estimate.map_or(target, |estimate| estimate.min(target)).max(BITRATE_MIN));
+        true
     }
 
     fn grow(&mut self, now: Instant, since: Duration) {

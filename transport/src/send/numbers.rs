@@ -85,7 +85,8 @@ impl Numbers {
         self.next
     }
 
-    fn ticks(&self, now: Instant) -> i64 {
+    /// A moment as `Outcome::sent` tells it.
+    pub(crate) fn ticks(&self, now: Instant) -> i64 {
         ticks(now.saturating_duration_since(self.origin))
     }
 
