@@ -180,7 +180,7 @@ impl Server {
         let engine = transport::Config { listen, public: Vec::new(), tcp: false, sessions_max: 4, shards: 2 };
         let engine = Engine::start(engine, &metrics).await.unwrap();
         let registry = Arc::new(Registry::new(SystemTime::now(), 4, |_| {}));
-        let config = whep::Config { viewers_max: 4, ice_servers: Vec::new(), reach: Default::default() };
+        let config = whep::Config { viewers_max: 4, ice_servers: Vec::new(), reach: Default::default(), rescue: false };
         let whep = Whep::new(engine, Arc::downgrade(&registry), config, &metrics).unwrap();
         Self { registry, router: whep::router(whep) }
     }

@@ -79,7 +79,9 @@ pub(super) fn attend(inner: Arc<Inner>, attendance: Attendance) {
     inner.metrics.viewers.inc();
     let lane = entry.live.lane(TrackId::VIDEO, &inner.engine);
     let (connected, served, selector) = (false, false, Selector::new());
-    tokio::spawn(Conn { inner, entry, attendance, connected, served, selector, aim: None, lane, next: None, after: None, end: None }.run());
+    tokio::spawn(
+        Conn { inner, entry, attendance, connected, served, selector, aim: None, lane, next: None, after: None, end: None }.run(),
+    );
 }
 
 struct Conn {

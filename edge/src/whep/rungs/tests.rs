@@ -73,6 +73,56 @@ fn down_goes_at_once_and_up_in_a_while() {
     assert_eq!(viewer.run(2000, 100).last(), Some(&(50, "rung-2")), "in the middle of the ladder");
 }
 
+/// The viewer's front, with these rungs being made.
+fn make(viewer: &mut Viewer, rungs: &[TrackId]) {
+    let is_made = |track: TrackId| !track.is_rung() || rungs.contains(&track);
+    viewer.front.candidates = viewer.front.candidates.iter().map(|one| Candidate { ready: is_made(one.track), ..*one }).collect();
+}
+
+#[test]
+fn what_is_there_at_once_is_gone_to_first() {
+    let mut viewer = Viewer::new();
+    make(&mut viewer, &[rung(4)]);
+    viewer.selector.estimate(1_000_000);
+    let switch = viewer.selector.look(viewer.now, &viewer.front, None).unwrap();
+    assert_eq!((switch.to, switch.rests), (rung(4), true));
+    assert_eq!(viewer.selector.prepares(), Some(rung(2)));
+    assert_eq!(viewer.run(1000, 30), [], "it is not there yet");
+    make(&mut viewer, &[rung(4), rung(2)]);
+    assert_eq!(viewer.run(1000, 30), [(0, "rung-3")]);
+    assert_eq!(viewer.selector.prepares(), None);
+}
+
+#[test]
+fn from_there_it_goes_to_what_fits_by_then() {
+    let bound = |kilobits: u64| {
+        let mut viewer = Viewer::new();
+        make(&mut viewer, &[rung(4), rung(3), rung(1)]);
+        assert_eq!(viewer.run(1000, 1), [(0, "rung-4")], "the better of those that are there");
+        (viewer.run(kilobits, 30), viewer.selector.prepares())
+    };
+    assert_eq!(bound(1000), (vec![], Some(rung(2))), "the one that was meant is still being made");
+    assert_eq!(bound(1900), (vec![(9, "rung-2")], None), "a second later more is known of the way");
+    assert_eq!(bound(500), (vec![], None), "it is there");
+    assert_eq!(bound(300), (vec![(0, "rung-5")], None), "less at once, as always");
+}
+
+#[test]
+fn what_does_not_come_is_not_waited_for() {
+    let mut viewer = Viewer::new();
+    make(&mut viewer, &[rung(4)]);
+    assert_eq!(viewer.run(1000, 200), [(0, "rung-5"), (141, "rung-4")], "then up as always, to what is somewhat cheaper");
+}
+
+#[test]
+fn a_choice_ends_what_was_prepared() {
+    let mut viewer = Viewer::new();
+    make(&mut viewer, &[rung(4)]);
+    viewer.run(1000, 1);
+    viewer.choice = Some(rung(4));
+    assert_eq!((viewer.run(1000, 1), viewer.selector.prepares()), (vec![], None));
+}
+
 #[test]
 fn a_little_too_much_is_borne_for_a_while() {
     let mut viewer = Viewer::new();
@@ -168,7 +218,9 @@ fn what_is_aimed_at_is_the_next_that_is_not_known_to_fit() {
 
 #[test]
 fn rates_are_told_when_they_have_changed() {
-    let of = |bitrate, known: &[Candidate]| candidates([(TrackId::VIDEO, bitrate)], [(rung(1), 1_500_000)], Tracks::default(), 0, known);
+    let of = |bitrate, known: &[Candidate]| {
+        candidates([(TrackId::VIDEO, bitrate)], [(rung(1), 1_500_000)], Tracks::default(), 0, known)
+    };
     let first = of(None, &[]);
     assert_eq!(first[0], Candidate { track: TrackId::VIDEO, bitrate: 0, ready: true }, "the source goes first");
     let known = of(Some(3_000_000), &first);

@@ -5,7 +5,7 @@ use std::time::{Instant, SystemTime};
 
 use axum::{body::to_bytes, http::request::Builder};
 use futures_util::StreamExt;
-use media_core::{Announcement, Publication, Registry, Sample, StreamKey, registry::Acquire, stream::Making};
+use media_core::{Announcement, Publication, Registry, Rung, Sample, StreamKey, TrackId, registry::Acquire, stream::Making};
 use tower::ServiceExt;
 use transport::{Engine, resource::IceServer};
 
@@ -247,6 +247,30 @@ async fn what_must_be_made_is_in_demand_while_somebody_watches() {
     desk.send(Request::delete(&session), "").await;
     eventually(|| !stream.is_demanded(Made::Opus) && !stream.is_demanded(Made::Video)).await;
     assert_eq!(desk.whep.0.metrics.broadcasts.get(), 1, "the next viewer may come at once");
+}
+
+/// One whose line gives out finds it there.
+#[tokio::test]
+async fn the_cheapest_rung_is_made_while_somebody_watches() {
+    let desk = Desk::new().await;
+    let publication = desk.publish();
+    let stream = desk.stream();
+    let rungs = [1, 2].map(|number| Rung { id: TrackId::rung(number).unwrap(), made: Made::Rung(number), ..Rung::ALIKE });
+    stream.set_rungs(rungs.into());
+    let session = desk.watch().await;
+    let script = &desk.script;
+    // Long enough to know that no B-frames follow.
+    send_all(
+        &publication,
+        (0_u32..40).map(|at| script.slice(if at == 0 { I } else { P }, i64::from(at * 33), u64::from(at * 33))),
+    );
+    eventually(|| stream.is_demanded(Made::Rung(2))).await;
+    assert!(!stream.is_demanded(Made::Rung(1)));
+    // It cannot be made any more: the next one has to do.
+    stream.set_making(Made::Rung(2), Making::Unavailable("no room".into()));
+    eventually(|| stream.is_demanded(Made::Rung(1)) && !stream.is_demanded(Made::Rung(2))).await;
+    desk.send(Request::delete(&session), "").await;
+    eventually(|| !stream.is_demanded(Made::Rung(1))).await;
 }
 
 #[tokio::test]
