@@ -1,7 +1,7 @@
 //! What one viewer's link carries: measured by what the viewer tells, and told to whoever chooses its picture.
 //!
-//! With transport-wide feedback by `estimate` and `probe`; without it by the loss of receiver reports alone, which says too
-//! little to go up by more than a careful step. Pure.
+//! With transport-wide feedback by `estimate` and `probe`; without it, whether it was promised or not, by the loss of receiver
+//! reports alone, which says too little to go up by more than a careful step. Pure.
 
 use std::time::{Duration, Instant};
 
@@ -17,6 +17,8 @@ use crate::rtp::{TransportFeedback, rtcp::Reception};
 const TELL_INTERVAL: Duration = Duration::from_millis(500);
 /// What is worth a word: less changes no choice.
 const CHANGE: f64 = 0.03;
+/// Feedback that was promised and has not come by then does not come.
+const FEEDBACK_WAIT: Duration = Duration::from_secs(5);
 /// Without transport-wide feedback: from loss, or a step up, to the next step up.
 const STEP_WAIT: Duration = Duration::from_secs(10);
 /// Loss in 1/256: above the first the rate falls, above the second it does not rise.
@@ -25,7 +27,14 @@ const LOSS_LOW: u8 = 5;
 const BITRATE_MIN: f64 = 50_000.0;
 
 pub struct Bandwidth {
-    measure: Measure,
+    /// Where transport-wide feedback was promised.
+    by_arrival: Option<Box<(Numbers, Estimator)>>,
+    /// And it came.
+    heard: bool,
+    /// Until it does.
+    losses: Losses,
+    /// When something was sent first.
+    began: Option<Instant>,
     prober: Prober,
     pacer: Pacer,
     told: Option<(u64, Instant)>,
@@ -33,11 +42,6 @@ pub struct Bandwidth {
     outcomes: Vec<Outcome>,
     pub probes: u64,
     pub probes_refused: u64,
-}
-
-enum Measure {
-    ByArrival(Box<(Numbers, Estimator)>),
-    ByLoss(Losses),
 }
 
 /// What receiver reports tell.
@@ -54,12 +58,13 @@ struct Losses {
 
 impl Bandwidth {
     pub fn new(now: Instant, is_numbered: bool) -> Self {
-        let measure = match is_numbered {
-            true => Measure::ByArrival(Box::new((Numbers::new(now), Estimator::default()))),
-            false => Measure::ByLoss(Losses { estimate: None, aim: None, not_before: None, sent: 0, since: now, rate: None }),
-        };
+        let by_arrival = is_numbered.then(|| Box::new((Numbers::new(now), Estimator::default())));
+        let losses = Losses { estimate: None, aim: None, not_before: None, sent: 0, since: now, rate: None };
         Self {
-            measure,
+            by_arrival,
+            heard: false,
+            losses,
+            began: None,
             prober: Prober::new(),
             pacer: Pacer::default(),
             told: None,
@@ -71,42 +76,34 @@ impl Bandwidth {
 
     /// `None`: packets have no transport-wide numbers.
     pub fn numbers(&mut self) -> Option<&mut Numbers> {
-        match &mut self.measure {
-            Measure::ByArrival(measure) => Some(&mut measure.0),
-            Measure::ByLoss(_) => None,
-        }
+        self.by_arrival.as_mut().map(|measure| &mut measure.0)
     }
 
     /// What packets are numbered by, as `numbers`, and what says when they may leave.
     pub(crate) fn way(&mut self, now: Instant) -> (Option<&mut Numbers>, &mut Pacer) {
         let bitrate = self.bitrate();
         self.pacer.set(now, bitrate);
-        let numbers = match &mut self.measure {
-            Measure::ByArrival(measure) => Some(&mut measure.0),
-            Measure::ByLoss(_) => None,
-        };
-        (numbers, &mut self.pacer)
+        (self.by_arrival.as_mut().map(|measure| &mut measure.0), &mut self.pacer)
     }
 
     /// Bits a second that a better picture would need. `None`: there is none.
     pub fn aim(&mut self, bitrate: Option<u64>) {
-        match &mut self.measure {
-            Measure::ByArrival(_) => self.prober.aim(bitrate),
-            Measure::ByLoss(losses) => losses.aim = bitrate,
-        }
+        self.prober.aim(bitrate);
+        self.losses.aim = bitrate;
     }
 
     /// Bytes have left.
     pub fn sent(&mut self, now: Instant, bytes: usize) {
         self.prober.sent(bytes as u64);
-        if let Measure::ByLoss(losses) = &mut self.measure {
-            losses.sent(now, bytes as u64);
+        if !self.heard && bytes > 0 {
+            self.began.get_or_insert(now);
+            self.losses.sent(now, bytes as u64);
         }
     }
 
     /// Bytes that are due beside what is sent anyway: a probe's.
     pub fn poll_bytes(&mut self, now: Instant) -> u64 {
-        let Measure::ByArrival(measure) = &mut self.measure else { return 0 };
+        let Some(measure) = self.by_arrival.as_mut().filter(|_| self.heard) else { return 0 };
         let (numbers, estimator) = &mut **measure;
         self.probes += u64::from(self.prober.start(now, estimator.bitrate()));
         let shown = self.prober.conclude(now);
@@ -121,7 +118,8 @@ impl Bandwidth {
     }
 
     pub fn handle_feedback(&mut self, now: Instant, feedback: &TransportFeedback) {
-        let Measure::ByArrival(measure) = &mut self.measure else { return };
+        let Some(measure) = &mut self.by_arrival else { return };
+        self.heard = true;
         let (numbers, estimator) = &mut **measure;
         self.outcomes.clear();
         numbers.outcomes(now, feedback, &mut self.outcomes);
@@ -141,8 +139,9 @@ impl Bandwidth {
     }
 
     pub fn handle_reception(&mut self, now: Instant, reception: &Reception) {
-        if let Measure::ByLoss(losses) = &mut self.measure {
-            losses.handle(now, reception.fraction_lost);
+        let is_awaited = self.by_arrival.is_some() && self.began.is_none_or(|began| now < began + FEEDBACK_WAIT);
+        if !self.heard && !is_awaited {
+            self.losses.handle(now, reception.fraction_lost);
         }
     }
 
@@ -160,14 +159,14 @@ impl Bandwidth {
     }
 
     fn bitrate(&self) -> Option<u64> {
-        match &self.measure {
-            Measure::ByArrival(measure) => measure.1.bitrate(),
-            Measure::ByLoss(losses) => losses.estimate.map(|bits| bits as u64),
+        match &self.by_arrival {
+            Some(measure) if self.heard => measure.1.bitrate(),
+            _ => self.losses.estimate.map(|bits| bits as u64),
         }
     }
 
     fn learn(&mut self, shown: Option<Shown>) {
-        let Measure::ByArrival(measure) = &mut self.measure else { return };
+        let Some(measure) = &mut self.by_arrival else { return };
         match shown {
             Some(Shown::Enough(bitrate)) => measure.1.prove(bitrate),
             Some(Shown::Less(bitrate)) => {

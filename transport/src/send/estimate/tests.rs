@@ -1,7 +1,10 @@
 //! A viewer behind a link of a given rate, in virtual time.
 
 use super::*;
-use crate::{rtp::TransportFeedback, send::Bandwidth};
+use crate::{
+    rtp::{TransportFeedback, rtcp::Reception},
+    send::Bandwidth,
+};
 
 const MS: Duration = Duration::from_millis(1);
 /// What a link holds back at most.
@@ -313,27 +316,27 @@ fn a_longer_way_is_learnt() {
     assert!(viewer.known >= after, "it is the way, no queue: {after:?} {:?}", viewer.known);
 }
 
+/// Seconds in which so much is sent, and so much of 256 is told to be lost. Gives the rates that are told, in kbit/s.
+fn report(bandwidth: &mut Bandwidth, now: &mut Instant, count: u32, rate: usize, fraction_lost: u8) -> Vec<u64> {
+    let mut told = Vec::new();
+    for _ in 0..count {
+        *now += Duration::from_secs(1);
+        bandwidth.sent(*now, rate / 8);
+        let (ssrc, total_lost, highest_sequence, jitter) = (1, 0, 0, 0);
+        let reception = Reception { ssrc, fraction_lost, total_lost, highest_sequence, jitter, last_sender_report: 0, delay: 0 };
+        bandwidth.handle_reception(*now, &reception);
+        told.extend(bandwidth.poll_bitrate(*now).map(|bitrate| bitrate / 1000));
+    }
+    told
+}
+
 #[test]
 fn without_transport_wide_feedback_a_step_up_takes_ten_seconds() {
-    use crate::rtp::rtcp::Reception;
     const NOTHING: [u64; 0] = [];
-    let start = Instant::now();
-    let mut bandwidth = Bandwidth::new(start, false);
+    let mut now = Instant::now();
+    let mut bandwidth = Bandwidth::new(now, false);
     assert!(bandwidth.numbers().is_none());
-    let mut now = start;
-    let mut seconds = |bandwidth: &mut Bandwidth, count: u32, rate: usize, fraction_lost: u8| {
-        let mut told = Vec::new();
-        for _ in 0..count {
-            now += Duration::from_secs(1);
-            bandwidth.sent(now, rate / 8);
-            let (ssrc, total_lost, highest_sequence, jitter) = (1, 0, 0, 0);
-            let reception =
-                Reception { ssrc, fraction_lost, total_lost, highest_sequence, jitter, last_sender_report: 0, delay: 0 };
-            bandwidth.handle_reception(now, &reception);
-            told.extend(bandwidth.poll_bitrate(now).map(|bitrate| bitrate / 1000));
-        }
-        told
-    };
+    let mut seconds = |bandwidth: &mut Bandwidth, count, rate, lost| report(bandwidth, &mut now, count, rate, lost);
     assert_eq!(seconds(&mut bandwidth, 60, 3_000_000, 2), NOTHING, "nothing is lost");
     assert_eq!(seconds(&mut bandwidth, 2, 3_000_000, 128), [2250, 1687]);
     bandwidth.aim(Some(1_800_000));
@@ -342,4 +345,19 @@ fn without_transport_wide_feedback_a_step_up_takes_ten_seconds() {
     bandwidth.aim(Some(3_600_000));
     assert_eq!(seconds(&mut bandwidth, 8, 1_500_000, 2), NOTHING);
     assert_eq!(seconds(&mut bandwidth, 3, 1_500_000, 2), [3600]);
+}
+
+/// Some clients accept the extension and send none of its feedback.
+#[test]
+fn feedback_that_was_promised_and_does_not_come_is_done_without() {
+    let mut now = Instant::now();
+    let mut bandwidth = Bandwidth::new(now, true);
+    assert!(report(&mut bandwidth, &mut now, 5, 3_000_000, 128).is_empty(), "it may still come");
+    assert_eq!(report(&mut bandwidth, &mut now, 2, 3_000_000, 128), [2250, 1687]);
+    bandwidth.aim(Some(1_800_000));
+    assert_eq!((bandwidth.poll_bytes(now), bandwidth.probes), (0, 0), "nobody would tell what came of a probe");
+    // It comes all the same, and goes before.
+    let number = bandwidth.numbers().unwrap().take(now, 1200);
+    bandwidth.handle_feedback(now + 50 * MS, &TransportFeedback { base: number as u16, arrivals: vec![Some(1000)] });
+    assert!(report(&mut bandwidth, &mut now, 20, 3_000_000, 128).is_empty());
 }
