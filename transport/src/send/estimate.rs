@@ -44,6 +44,9 @@ const LEAP: i64 = ticks(Duration::from_millis(15));
 const LEAP_SHARE: f64 = 0.7;
 /// ... over so long a time of sending, ...
 const BUSY_SPAN: i64 = ticks(Duration::from_millis(45));
+/// ... nothing was waited for as long as this, and longer than some packets take at that rate, ...
+const GAP: i64 = ticks(Duration::from_millis(30));
+const GAP_BITS: f64 = 3.0 * 1300.0 * 8.0;
 /// ... and what came meanwhile is less than this share of what came before.
 const FALLEN: f64 = 0.7;
 /// The least delay is looked for in two spans of this length: clocks drift less than a tick in them, and a route that became
@@ -130,8 +133,10 @@ struct Busy {
     /// Of the burst that began it.
     sent: i64,
     arrived: i64,
-    /// Since then.
+    /// Since then; and the longest time in which nothing came, up to the newest packet.
     bytes: u64,
+    gap: i64,
+    newest: i64,
     /// The longest queue, by how many leaps it came to that, and the largest of those.
     longest: i64,
     leaps: u32,
@@ -236,7 +241,7 @@ impl Estimator {
             }
         }
         if let Some(busy) = &mut self.busy {
-            busy.bytes += u64::from(outcome.bytes);
+            busy.take(arrived, outcome.bytes);
         }
     }
 
@@ -252,7 +257,8 @@ impl Estimator {
         let standing = self.standing.take().filter(|_| queue > QUEUE_MAX);
         self.standing = (queue > QUEUE_MAX).then(|| standing.unwrap_or(Standing::new(arrived, queue)).observe(arrived, queue));
         let busy = self.busy.take().filter(|_| queue > BUSY_QUEUE);
-        let busy = self.busy.insert(busy.unwrap_or(Busy { sent, arrived, bytes: 0, longest: queue, leaps: 0, leap: 0 }));
+        let busy = self.busy.insert(busy.unwrap_or(Busy::new(sent, arrived, queue)));
+        busy.wait(arrived);
         if let Some(carries) = busy.observe(sent, arrived, queue)
             && self.arrived(RATE_LONG).is_some_and(|before| carries < FALLEN * before)
         {
@@ -360,8 +366,22 @@ impl Standing {
 }
 
 impl Busy {
+    fn new(sent: i64, arrived: i64, queue: i64) -> Self {
+        Self { sent, arrived, bytes: 0, gap: 0, newest: arrived, longest: queue, leaps: 0, leap: 0 }
+    }
+
+    fn wait(&mut self, arrived: i64) {
+        self.gap = self.gap.max(arrived.saturating_sub(self.newest));
+    }
+
+    fn take(&mut self, arrived: i64, bytes: u32) {
+        self.wait(arrived);
+        self.newest = self.newest.max(arrived);
+        self.bytes += u64::from(bytes);
+    }
+
     /// What the way carries, in bits a second, where the newest burst waited the longest, and the queue grew like that of a way
-    /// which has become slower: one that rested for a moment has a long queue at once, which drains.
+    /// which has become slower: one that rested for a moment has a long queue at once, which drains, and nothing came meanwhile.
     fn observe(&mut self, sent: i64, arrived: i64, queue: i64) -> Option<f64> {
         let grown = queue.saturating_sub(self.longest);
         if grown < LEAP {
@@ -372,8 +392,11 @@ impl Busy {
         self.leap = self.leap.max(grown);
         let is_steady = self.leaps >= 2 && (self.leap as f64) < LEAP_SHARE * queue as f64;
         let is_long = queue > QUEUE_MAX && sent.saturating_sub(self.sent) >= BUSY_SPAN;
-        let span = arrived.saturating_sub(self.arrived).max(1);
-        (is_steady && is_long).then(|| self.bytes as f64 * 8.0 * ticks(Duration::from_secs(1)) as f64 / span as f64)
+        let second = ticks(Duration::from_secs(1)) as f64;
+        let span = arrived.saturating_sub(self.arrived).max(1) as f64 / second;
+        let carries = self.bytes as f64 * 8.0 / span;
+        let is_even = self.gap < GAP || (self.gap as f64) < GAP_BITS / carries.max(1.0) * second;
+        (is_steady && is_long && is_even).then_some(carries)
     }
 }
 

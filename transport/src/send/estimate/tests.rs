@@ -211,6 +211,23 @@ fn a_pause_of_the_link_is_no_fall() {
     }
 }
 
+/// Nor are two, one soon behind the other: what distinguishes them is that for a while nothing came.
+#[test]
+fn pauses_in_a_row_are_no_fall() {
+    for rate in [4e6, 5e6, 8e6] {
+        for (pause, apart) in [(50, 0.04), (60, 0.05), (60, 0.08), (80, 0.06)] {
+            let mut viewer = Viewer::new(3e6, Weather { rate, ..FAST });
+            for second in 0..60 {
+                viewer.run(1.5 + f64::from(second % 10) * 0.01);
+                viewer.busy = viewer.busy.max(viewer.now) + pause * MS;
+                viewer.run(apart);
+                viewer.busy = viewer.busy.max(viewer.now) + pause * MS;
+            }
+            assert!(viewer.mbit().is_none_or(|mbit| mbit > 2.7), "{pause} ms, {apart} s, {rate}: {:?}", viewer.mbit());
+        }
+    }
+}
+
 /// As a machine shows it that is busy with something else: all is late, and as much arrives as is sent.
 #[test]
 fn a_viewer_that_is_always_late_has_no_slow_link() {
