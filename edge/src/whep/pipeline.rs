@@ -184,8 +184,9 @@ impl Live {
         Arc::clone(lane)
     }
 
-    fn has_lane(&self, track: TrackId) -> bool {
-        lock(&self.lanes)[track.index()].is_some()
+    fn open_lanes(&self) -> Tracks {
+        let lanes = lock(&self.lanes);
+        TrackId::ALL.into_iter().filter(|track| lanes[track.index()].is_some()).fold(Tracks::default(), Tracks::with)
     }
 
     /// What can be made of the picture for who wants less of it.
@@ -336,10 +337,10 @@ impl Task {
         if !watched && self.until.is_none() {
             self.until = Some(now() + LINGER);
         }
-        let rungs = rungs::all().map(|(track, made)| (made, self.live.has_lane(track)));
-        let ours = [Made::Video, Made::Opus].map(|made| (made, self.broadcast.wants(made)));
-        for (made, wanted) in ours.into_iter().chain(rungs).collect::<Vec<_>>() {
-            let wanted = watched && wanted;
+        let lanes = self.live.open_lanes();
+        let ours = [Made::Video, Made::Opus].map(|made| (made, None)).into_iter();
+        for (made, track) in ours.chain(rungs::all().map(|(track, made)| (made, Some(track)))) {
+            let wanted = watched && track.map_or_else(|| self.broadcast.wants(made), |track| lanes.has(track));
             let known = self.feeds.iter().position(|feed| feed.made == made);
             match (wanted, known) {
                 (true, None) => self.demand(made),
