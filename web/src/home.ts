@@ -7,6 +7,8 @@ const REFRESH_MS = 3000;
 const REFRESH_HIDDEN_MS = 15_000;
 /** As often as the server makes another, by default. */
 const PICTURE_MS = 5000;
+/** What is so far out of sight is asked for as well: who scrolls finds it there. */
+const NEAR_PX = 300;
 /** OBS's default, and the server's. */
 const RTMP_PORT = 1935;
 
@@ -58,10 +60,16 @@ function show(streams: Listed[]): void {
   find('howto').hidden = n > 0;
 }
 
-/** The old picture stays until the new one is there. Each request keeps the server making them, so a hidden page asks for none. */
+/**
+ * The old picture stays until the new one is there. Each request keeps the server making them, so a hidden page asks for none, and
+ * a long list for those that are in sight.
+ */
 function renewPictures(): void {
+  if (document.hidden) return;
   const turn = Math.floor(Date.now() / PICTURE_MS);
   for (const picture of document.querySelectorAll<HTMLImageElement>('#streams img')) {
+    const { top, bottom } = picture.getBoundingClientRect();
+    if (bottom < -NEAR_PX || top > innerHeight + NEAR_PX) continue;
     const address = `/live/${encodeURIComponent(picture.dataset.of ?? '')}/thumbnail.jpg?${turn}`;
     if (picture.getAttribute('src') !== address) picture.src = address;
   }
@@ -76,7 +84,7 @@ async function refresh(): Promise<void> {
   const streams = answer === null ? null : parseListing(answer.json);
   if (streams === null) summary('Connection lost. Trying again…');
   else show(streams);
-  if (!document.hidden) renewPictures();
+  renewPictures();
   schedule(document.hidden ? REFRESH_HIDDEN_MS : REFRESH_MS);
 }
 
@@ -87,5 +95,10 @@ function schedule(delayMs: number): void {
 }
 
 find('server').textContent = `rtmp://${location.hostname || 'HOST'}:${RTMP_PORT}/live`;
+let drawing = 0;
+document.addEventListener('scroll', () => {
+  cancelAnimationFrame(drawing);
+  drawing = requestAnimationFrame(renewPictures);
+}, { passive: true });
 document.addEventListener('visibilitychange', () => { if (!document.hidden) schedule(0); });
 void refresh();
