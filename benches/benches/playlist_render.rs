@@ -30,7 +30,7 @@ fn playlist() -> Playlist {
         playlist.open(&cut, Some(Arc::from("video/1795000000000/init-1.mp4")));
         let open = n + 1 == SEGMENTS;
         (0..if open { PARTS / 2 } else { PARTS }).for_each(|part| {
-            playlist.push_part(PART_US, part == 0, EPOCH);
+            playlist.push_part(Timestamp::from_micros(PART_US), part == 0, EPOCH);
         });
         if !open {
             playlist.close(EPOCH, 0);

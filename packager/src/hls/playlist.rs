@@ -13,7 +13,7 @@ use std::{
 
 use bytes::Bytes;
 use flate2::{Compression, write::GzEncoder};
-use media_core::{Timestamp, timeline::Cut};
+use media_core::{Timescale, Timestamp, timeline::Cut};
 
 /// The playlist lists so much media, and never less than four target durations: a viewer whose
 /// network paused for ten seconds still finds where it was.
@@ -23,6 +23,12 @@ const WINDOW_TARGETS: i64 = 4;
 const PARTS_TARGETS: i64 = 3;
 /// Skip Boundary: at least six target durations (rfc8216bis 4.4.3.8).
 const SKIP_TARGETS: i64 = 6;
+/// Durations are written in these. What is written of Parts adds up to what is written of their segment.
+const WRITTEN: Timescale = Timescale::new(100_000_000).expect("it is not 0");
+/// A Part is said to be so much longer than it is, in `WRITTEN`. Shaka 5.2 adds up what is written of the Parts before one, and
+/// where that comes out below the time stamp, by the last bit of a sum, it resets the browser's parser: pictures up to the next
+/// keyframe are lost.
+const PART_OVER: i64 = 1;
 
 /// A place in the playlist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -123,6 +129,8 @@ struct Listed {
     /// `None` of a gap before anything was made: nothing of it will be fetched.
     map: Option<Arc<str>>,
     duration_us: i64,
+    /// EXTINF of what has Parts, in `WRITTEN`.
+    written: i64,
     parts: u32,
     /// A rung's, of whose end nothing was made.
     torn: bool,
@@ -177,6 +185,7 @@ impl Playlist {
             discontinuity: cut.discontinuity && self.segments.len() > 1,
             map,
             duration_us: 0,
+            written: 0,
             parts: 0,
             torn: false,
             head: dated(cut.wall_us),
@@ -198,23 +207,26 @@ impl Playlist {
             discontinuity: false,
             map: map.clone(),
             duration_us,
+            written: 0,
             parts: 0,
             torn: false,
             head: dated(first.wall_us - duration_us),
             part_lines: String::new(),
-            tail: format!("#EXT-X-GAP\n#EXTINF:{},\n{uri}\n", Seconds(duration_us)),
+            tail: format!("#EXT-X-GAP\n#EXTINF:{},\n{uri}\n", Seconds::of_micros(duration_us)),
         });
     }
 
     /// Appends a Part to the open segment. Answers its number and epoch, which make its address;
     /// the next one is hinted under `epoch`.
-    pub fn push_part(&mut self, duration_us: i64, independent: bool, epoch: u64) -> (u64, u64) {
+    pub fn push_part(&mut self, duration: Timestamp, independent: bool, epoch: u64) -> (u64, u64) {
         let (number, part_epoch) = (self.next_part, self.hint_epoch);
         let uri = part_uri(self.folder, part_epoch, number);
         let open = self.open.as_mut().expect("a Part comes after the cut that opens its segment");
         open.parts += 1;
-        open.duration_us += duration_us;
-        let _ = write!(open.part_lines, "#EXT-X-PART:DURATION={},URI=\"{uri}\"", Seconds(duration_us));
+        open.duration_us += duration.as_micros();
+        let written = Seconds::of_part(duration);
+        open.written += written.0;
+        let _ = write!(open.part_lines, "#EXT-X-PART:DURATION={written},URI=\"{uri}\"");
         open.part_lines.push_str(if independent { ",INDEPENDENT=YES\n" } else { "\n" });
         self.next_part += 1;
         self.hint_epoch = epoch;
@@ -226,10 +238,11 @@ impl Playlist {
         let part_us = i64::from(self.constants.part_target_ms.max(1)) * 1000;
         let Some(open) = &mut self.open else { return };
         while missing_us > 0 {
-            let (duration, msn, part) = (Seconds(missing_us.min(part_us)), open.msn, open.parts);
+            let (written, msn, part) = (Seconds::of_part(Timestamp::from_micros(missing_us.min(part_us))), open.msn, open.parts);
             let uri = format!("{}/{}/gap-{msn}-{part}.m4s", self.folder, self.hint_epoch);
-            let _ = writeln!(open.part_lines, "#EXT-X-PART:DURATION={duration},URI=\"{uri}\",GAP=YES");
+            let _ = writeln!(open.part_lines, "#EXT-X-PART:DURATION={written},URI=\"{uri}\",GAP=YES");
             open.parts += 1;
+            open.written += written.0;
             open.duration_us += missing_us.min(part_us);
             missing_us -= part_us;
         }
@@ -253,7 +266,8 @@ impl Playlist {
             open.duration_us = gap_us.max(1_000);
             open.tail.push_str("#EXT-X-GAP\n");
         }
-        let _ = write!(open.tail, "#EXTINF:{},\n{}\n", Seconds(open.duration_us), segment_uri(self.folder, epoch, open.msn));
+        let written = if open.parts == 0 { Seconds::of_micros(open.duration_us) } else { Seconds(open.written) };
+        let _ = write!(open.tail, "#EXTINF:{written},\n{}\n", segment_uri(self.folder, epoch, open.msn));
         let closed = Closed { msn: open.msn, duration_us: open.duration_us, gap };
         self.next_msn = open.msn + 1;
         self.segments.push_back(open);
@@ -370,15 +384,15 @@ impl Playlist {
 
     fn header(&self, text: &mut String) {
         let Constants { target_duration, part_target_ms } = self.constants;
-        let part_us = i64::from(part_target_ms) * 1000;
+        let part_target = Seconds::of_part(Timestamp::from_millis(part_target_ms.into()));
         let _ = write!(
             text,
             "#EXTM3U\n#EXT-X-VERSION:9\n#EXT-X-TARGETDURATION:{target_duration}\n\
              #EXT-X-SERVER-CONTROL:CAN-BLOCK-RELOAD=YES,PART-HOLD-BACK={},CAN-SKIP-UNTIL={}\n\
              #EXT-X-PART-INF:PART-TARGET={}\n#EXT-X-MEDIA-SEQUENCE:{}\n",
-            Seconds(3 * part_us),
-            Seconds(SKIP_TARGETS * i64::from(target_duration) * 1_000_000),
-            Seconds(part_us),
+            Seconds(3 * part_target.0),
+            Seconds::of_micros(SKIP_TARGETS * i64::from(target_duration) * 1_000_000),
+            part_target,
             self.first_msn(),
         );
         if self.departed_discontinuities > 0 {
@@ -399,13 +413,23 @@ pub fn init_uri(folder: &str, epoch: u64, number: u64) -> String {
     format!("{folder}/{epoch}/init-{number}.mp4")
 }
 
-/// Microseconds as seconds with five decimals: a Part's duration to the hundredth of a millisecond.
+/// What is counted in `WRITTEN`, as seconds with eight decimals.
 struct Seconds(i64);
+
+impl Seconds {
+    fn of_part(duration: Timestamp) -> Self {
+        Self(duration.ticks_in(WRITTEN) + PART_OVER)
+    }
+
+    fn of_micros(us: i64) -> Self {
+        Self(Timestamp::from_micros(us).ticks_in(WRITTEN))
+    }
+}
 
 impl std::fmt::Display for Seconds {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let hundredths = (self.0 + 5) / 10;
-        write!(f, "{}.{:05}", hundredths / 100_000, hundredths % 100_000)
+        let second = i64::from(WRITTEN.ticks_per_second());
+        write!(f, "{}.{:08}", self.0 / second, self.0 % second)
     }
 }
 

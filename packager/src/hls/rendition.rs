@@ -236,7 +236,7 @@ impl Rendition {
 
     fn publish(&mut self, part: Option<Part>, epoch: u64, now: Instant) -> bool {
         let Some(part) = part else { return false };
-        let (number, part_epoch) = self.playlist.push_part(part.duration_us, part.independent, epoch);
+        let (number, part_epoch) = self.playlist.push_part(part.duration, part.independent, epoch);
         self.shelf.write().put_part(part_epoch, number, part.bytes);
         self.bytes += part.media_bytes;
         self.published.push(now);

@@ -28,8 +28,7 @@ const NOMINAL_US_DEFAULT: i64 = 33_333;
 #[derive(Clone, Debug)]
 pub struct Part {
     pub bytes: Bytes,
-    /// Microseconds.
-    pub duration_us: i64,
+    pub duration: Timestamp,
     /// It holds a keyframe; players may start at it.
     pub independent: bool,
     /// Media bytes without boxes, for bandwidth.
@@ -161,7 +160,7 @@ impl Segmenter {
         fmp4::write_part(&mut bytes, self.sequence, begin, &self.units);
         let part = Part {
             bytes: bytes.freeze(),
-            duration_us: Timestamp::new(self.end - self.begin, self.track.timescale).as_micros(),
+            duration: Timestamp::new(self.end - self.begin, self.track.timescale),
             independent: self.track.kind() == TrackKind::Audio || self.units.iter().any(|unit| unit.keyframe),
             media_bytes: self.units.iter().map(|unit| unit.payload.len()).sum(),
         };

@@ -35,7 +35,7 @@ impl Writer {
     fn parts(&mut self, parts: u32) {
         let duration_us = i64::from(self.constants.part_target_ms) * 1000;
         for n in 0..parts {
-            self.playlist.push_part(duration_us, n == 0, EPOCH);
+            self.playlist.push_part(Timestamp::from_micros(duration_us), n == 0, EPOCH);
             self.at_us += duration_us;
         }
     }
@@ -82,37 +82,37 @@ fn a_small_playlist_reads_like_this() {
 #EXTM3U
 #EXT-X-VERSION:9
 #EXT-X-TARGETDURATION:2
-#EXT-X-SERVER-CONTROL:CAN-BLOCK-RELOAD=YES,PART-HOLD-BACK=3.00000,CAN-SKIP-UNTIL=12.00000
-#EXT-X-PART-INF:PART-TARGET=1.00000
+#EXT-X-SERVER-CONTROL:CAN-BLOCK-RELOAD=YES,PART-HOLD-BACK=3.00000003,CAN-SKIP-UNTIL=12.00000000
+#EXT-X-PART-INF:PART-TARGET=1.00000001
 #EXT-X-MEDIA-SEQUENCE:99
 #EXT-X-MAP:URI=\"video/7/init-1.mp4\"
 #EXT-X-PROGRAM-DATE-TIME:2025-12-31T23:59:58.000Z
 #EXT-X-GAP
-#EXTINF:2.00000,
+#EXTINF:2.00000000,
 video/7/segment-99.m4s
 #EXT-X-PROGRAM-DATE-TIME:2026-01-01T00:00:00.000Z
-#EXTINF:2.00000,
+#EXTINF:2.00000002,
 video/7/segment-100.m4s
 #EXT-X-DISCONTINUITY
 #EXT-X-MAP:URI=\"video/7/init-2.mp4\"
 #EXT-X-PROGRAM-DATE-TIME:2026-01-01T00:00:02.000Z
-#EXT-X-PART:DURATION=1.00000,URI=\"video/7/part-2.m4s\",INDEPENDENT=YES
-#EXT-X-PART:DURATION=1.00000,URI=\"video/7/part-3.m4s\"
-#EXTINF:2.00000,
+#EXT-X-PART:DURATION=1.00000001,URI=\"video/7/part-2.m4s\",INDEPENDENT=YES
+#EXT-X-PART:DURATION=1.00000001,URI=\"video/7/part-3.m4s\"
+#EXTINF:2.00000002,
 video/7/segment-101.m4s
 #EXT-X-MAP:URI=\"video/7/init-1.mp4\"
 #EXT-X-PROGRAM-DATE-TIME:2026-01-01T00:00:04.000Z
 #EXT-X-GAP
-#EXTINF:2.00000,
+#EXTINF:2.00000000,
 video/7/segment-102.m4s
 #EXT-X-MAP:URI=\"video/7/init-2.mp4\"
 #EXT-X-PROGRAM-DATE-TIME:2026-01-01T00:00:06.000Z
-#EXT-X-PART:DURATION=1.00000,URI=\"video/7/part-4.m4s\",INDEPENDENT=YES
-#EXT-X-PART:DURATION=1.00000,URI=\"video/7/part-5.m4s\"
-#EXTINF:2.00000,
+#EXT-X-PART:DURATION=1.00000001,URI=\"video/7/part-4.m4s\",INDEPENDENT=YES
+#EXT-X-PART:DURATION=1.00000001,URI=\"video/7/part-5.m4s\"
+#EXTINF:2.00000002,
 video/7/segment-103.m4s
 #EXT-X-PROGRAM-DATE-TIME:2026-01-01T00:00:08.000Z
-#EXT-X-PART:DURATION=1.00000,URI=\"video/7/part-6.m4s\",INDEPENDENT=YES
+#EXT-X-PART:DURATION=1.00000001,URI=\"video/7/part-6.m4s\",INDEPENDENT=YES
 ";
     let rendered = writer.playlist.render(std::slice::from_ref(&report));
     let open = "\
@@ -123,7 +123,7 @@ video/7/segment-103.m4s
     writer.playlist.close(EPOCH, 0);
     writer.playlist.end();
     let ended = text(&writer.playlist.render(&[report]));
-    assert!(ended.ends_with("#EXTINF:1.00000,\nvideo/7/segment-104.m4s\n#EXT-X-ENDLIST\n"), "{ended}");
+    assert!(ended.ends_with("#EXTINF:1.00000001,\nvideo/7/segment-104.m4s\n#EXT-X-ENDLIST\n"), "{ended}");
     assert!(!ended.contains("PRELOAD-HINT") && !ended.contains("RENDITION-REPORT"));
 }
 

@@ -69,7 +69,7 @@ impl Cut {
         for (n, (part, fragment)) in self.parts().enumerate() {
             let ticks = fragment.end() - fragment.begin;
             assert!(ticks <= self.part_target.ticks_in(self.timescale), "{case}: Part {n} lasts {ticks}");
-            assert_eq!(self.micros(ticks), part.duration_us, "{case}: Part {n}");
+            assert_eq!(self.micros(ticks), part.duration.as_micros(), "{case}: Part {n}");
             assert_eq!(part.independent, fragment.samples.iter().any(|sample| sample.sync), "{case}: Part {n}");
         }
     }
@@ -79,7 +79,11 @@ impl Cut {
         for (msn, parts) in self.segments.iter().enumerate() {
             for (n, (part, _)) in parts.iter().enumerate().take(parts.len().saturating_sub(1)) {
                 let least_us = self.part_target.as_micros() * 85 / 100;
-                assert!(part.duration_us >= least_us, "{case}: segment {msn}, Part {n}: {} us", part.duration_us);
+                assert!(
+                    part.duration.as_micros() >= least_us,
+                    "{case}: segment {msn}, Part {n}: {} us",
+                    part.duration.as_micros()
+                );
             }
         }
     }
@@ -177,7 +181,7 @@ fn jitter_does_not_add_up() {
         cut.check_seamless(&case);
         cut.check_shown(&samples, 20_000, &case);
         let short = cut.segments.iter().flat_map(|parts| parts.iter().rev().skip(1));
-        let short = short.filter(|(part, _)| part.duration_us * 100 < i64::from(part_ms) * 1000 * 85).count();
+        let short = short.filter(|(part, _)| part.duration.as_micros() * 100 < i64::from(part_ms) * 1000 * 85).count();
         assert!(short * 50 < cut.parts().count(), "{case}: {short} short Parts of {}", cut.parts().count());
     }
 }

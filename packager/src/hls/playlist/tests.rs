@@ -20,7 +20,7 @@ fn playlist(picture: &str) -> Playlist {
     playlist.open(&cut(msn, false), Some("video/7/init-1.mp4".into()));
     for c in picture.chars() {
         match c {
-            'I' | 'p' => drop(playlist.push_part(200_000, c == 'I', 7)),
+            'I' | 'p' => drop(playlist.push_part(Timestamp::from_micros(200_000), c == 'I', 7)),
             _ => {
                 playlist.close(7, 2_000_000);
                 msn += 1;
@@ -85,16 +85,16 @@ fn a_young_playlist_reads_so() {
     assert_eq!(
         text,
         "#EXTM3U\n#EXT-X-VERSION:9\n#EXT-X-TARGETDURATION:2\n\
-         #EXT-X-SERVER-CONTROL:CAN-BLOCK-RELOAD=YES,PART-HOLD-BACK=0.60000,CAN-SKIP-UNTIL=12.00000\n\
-         #EXT-X-PART-INF:PART-TARGET=0.20000\n#EXT-X-MEDIA-SEQUENCE:0\n\
+         #EXT-X-SERVER-CONTROL:CAN-BLOCK-RELOAD=YES,PART-HOLD-BACK=0.60000003,CAN-SKIP-UNTIL=12.00000000\n\
+         #EXT-X-PART-INF:PART-TARGET=0.20000001\n#EXT-X-MEDIA-SEQUENCE:0\n\
          #EXT-X-MAP:URI=\"video/7/init-1.mp4\"\n#EXT-X-PROGRAM-DATE-TIME:2026-01-01T00:00:00.000Z\n\
-         #EXT-X-GAP\n#EXTINF:2.00000,\nvideo/7/segment-0.m4s\n\
+         #EXT-X-GAP\n#EXTINF:2.00000000,\nvideo/7/segment-0.m4s\n\
          #EXT-X-PROGRAM-DATE-TIME:2026-01-01T00:00:02.000Z\n\
-         #EXT-X-PART:DURATION=0.20000,URI=\"video/7/part-0.m4s\",INDEPENDENT=YES\n\
-         #EXT-X-PART:DURATION=0.20000,URI=\"video/7/part-1.m4s\"\n\
-         #EXTINF:0.40000,\nvideo/7/segment-1.m4s\n\
+         #EXT-X-PART:DURATION=0.20000001,URI=\"video/7/part-0.m4s\",INDEPENDENT=YES\n\
+         #EXT-X-PART:DURATION=0.20000001,URI=\"video/7/part-1.m4s\"\n\
+         #EXTINF:0.40000002,\nvideo/7/segment-1.m4s\n\
          #EXT-X-PROGRAM-DATE-TIME:2026-01-01T00:00:04.000Z\n\
-         #EXT-X-PART:DURATION=0.20000,URI=\"video/7/part-2.m4s\",INDEPENDENT=YES\n\
+         #EXT-X-PART:DURATION=0.20000001,URI=\"video/7/part-2.m4s\",INDEPENDENT=YES\n\
          #EXT-X-PRELOAD-HINT:TYPE=PART,URI=\"video/7/part-3.m4s\"\n\
          #EXT-X-RENDITION-REPORT:URI=\"audio.m3u8\",LAST-MSN=2,LAST-PART=0\n"
     );
@@ -123,7 +123,7 @@ fn longer_segments_get_four_target_durations() {
     for msn in 1..12 {
         playlist.open(&cut(msn, false), Some("init".into()));
         for n in 0..10 {
-            playlist.push_part(1_000_000, n == 0, 7);
+            playlist.push_part(Timestamp::from_micros(1_000_000), n == 0, 7);
         }
         playlist.close(7, 0);
     }
@@ -156,7 +156,7 @@ fn a_discontinuity_is_counted_when_it_has_left() {
         playlist.close(7, 0);
         playlist.open(&cut(msn, false), Some("video/7/init-1.mp4".into()));
         for n in 0..10 {
-            playlist.push_part(200_000, n == 0, 7);
+            playlist.push_part(Timestamp::from_micros(200_000), n == 0, 7);
         }
     }
     let old = text(&mut playlist);
@@ -170,7 +170,7 @@ fn a_hint_comes_true_across_epochs() {
     let hinted = playlist.render(&[]).hint;
     assert_eq!(hinted, (7, 2), "nobody knows yet that epoch 8 comes");
     playlist.open(&cut(2, true), Some("video/8/init-1.mp4".into()));
-    let (number, epoch) = playlist.push_part(200_000, true, 8);
+    let (number, epoch) = playlist.push_part(Timestamp::from_micros(200_000), true, 8);
     assert_eq!((epoch, number), hinted);
     assert_eq!(playlist.render(&[]).hint, (8, 3), "from here on under its own");
 }
@@ -183,10 +183,10 @@ fn a_torn_segment_is_a_gap_and_keeps_its_parts() {
     playlist.open(&cut(3, false), Some("video/7/init-1.mp4".into()));
     let text = text(&mut playlist);
     assert!(
-        text.contains("URI=\"video/7/part-11.m4s\"\n#EXT-X-PART:DURATION=0.20000,URI=\"video/7/gap-2-2.m4s\",GAP=YES\n"),
+        text.contains("URI=\"video/7/part-11.m4s\"\n#EXT-X-PART:DURATION=0.20000001,URI=\"video/7/gap-2-2.m4s\",GAP=YES\n"),
         "{text}"
     );
-    let end = "URI=\"video/7/gap-2-9.m4s\",GAP=YES\n#EXT-X-GAP\n#EXTINF:2.00000,\nvideo/7/segment-2.m4s\n";
+    let end = "URI=\"video/7/gap-2-9.m4s\",GAP=YES\n#EXT-X-GAP\n#EXTINF:2.00000010,\nvideo/7/segment-2.m4s\n";
     assert!(text.contains(end), "{text}");
     assert_eq!(playlist.render(&[]).hint, (7, 12), "what was hinted comes");
 }
@@ -195,6 +195,6 @@ fn a_torn_segment_is_a_gap_and_keeps_its_parts() {
 fn a_segment_without_parts_is_a_gap() {
     let mut playlist = playlist("Ip||I");
     let text = text(&mut playlist);
-    assert!(text.contains("#EXT-X-GAP\n#EXTINF:2.00000,\nvideo/7/segment-2.m4s\n"), "{text}");
+    assert!(text.contains("#EXT-X-GAP\n#EXTINF:2.00000000,\nvideo/7/segment-2.m4s\n"), "{text}");
     assert_eq!(playlist.edge().newest(), Some(Position { msn: 3, part: Some(0) }));
 }

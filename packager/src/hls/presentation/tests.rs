@@ -281,7 +281,7 @@ fn audio_alone_is_a_presentation() {
     let mut run = Run::new();
     run.publish(&Publisher { video: None, ..publisher() }, 0.0, 30.0);
     assert!(!run.has(TrackKind::Video));
-    assert!(run.text(TrackKind::Audio).contains("#EXTINF:1.92000,"), "whole Parts: {}", run.text(TrackKind::Audio));
+    assert!(run.text(TrackKind::Audio).contains("#EXTINF:1.920000"), "whole Parts: {}", run.text(TrackKind::Audio));
     assert!(run.presentation.offer().unwrap().videos.is_empty());
 }
 
