@@ -4,10 +4,13 @@
 
 /** Between two animation frames. */
 const STEP_MAX_S = 1;
+/** Longer without another frame, the picture stands, whatever the clock of the video and its events say: browsers play sound on over
+ *  a hole in the picture. The slowest rung has 5 pictures a second. */
+const STANDS_MS = 500;
 
 const seen = {
   video: null, fromMs: 0, firstFrameMs: null, firstTimeS: null, shown: 0, unread: 0, ages: [],
-  playedS: 0, clockS: 0, stalls: 0, stalledMs: 0, stalledSince: null, seeks: 0, rateMin: 1, rateMax: 1, errors: [],
+  playedS: 0, clockS: 0, stalls: 0, stalledMs: 0, stalledSince: null, stood: [], shownMs: null, seeks: 0, rateMin: 1, rateMax: 1, errors: [],
 };
 
 // The painted area alone, 8 by 8 pixels a cell: small enough to read back for every frame.
@@ -25,6 +28,8 @@ function frameShown(video, shownMs) {
   seen.firstFrameMs ??= Math.round(shownMs - seen.fromMs);
   seen.firstTimeS ??= video.currentTime;
   seen.shown++;
+  if (seen.shownMs !== null && shownMs - seen.shownMs > STANDS_MS) seen.stood.push(Math.round(shownMs - seen.shownMs));
+  seen.shownMs = shownMs;
   const painted = readTimeCode(video);
   if (painted === null) seen.unread++;
   else seen.ages.push({ atMs: shownMs - seen.fromMs, ageMs: age(painted, performance.timeOrigin + performance.now()) });
@@ -61,6 +66,13 @@ function watch(video) {
   requestAnimationFrame(look);
 })();
 
+/** How often and how long the picture stood, to this moment. */
+function stands() {
+  const open = seen.shownMs === null ? 0 : Math.round(performance.now() - seen.shownMs);
+  const stood = open > STANDS_MS ? [...seen.stood, open] : seen.stood;
+  return { stood: stood.length, stoodMs: stood.reduce((sum, ms) => sum + ms, 0), stoodMsMax: Math.max(0, ...stood) };
+}
+
 const tally = (names) => names.reduce((counts, name) => ({ ...counts, [name]: (counts[name] ?? 0) + 1 }), {});
 
 window.probe = {
@@ -77,6 +89,7 @@ window.probe = {
       firstFrameMs: seen.firstFrameMs, frames: quality?.totalVideoFrames ?? 0, droppedFrames: quality?.droppedVideoFrames ?? 0, shownFrames: seen.shown,
       currentTimeAdvancedS: seen.firstTimeS === null ? 0 : +(video.currentTime - seen.firstTimeS).toFixed(3),
       playedS: +seen.playedS.toFixed(3), stalls: seen.stalls, stalledMs: seen.stalledMs + Math.round(seen.stalledSince === null ? 0 : performance.now() - seen.stalledSince),
+      ...stands(),
       seeks: seen.seeks, rateMin: seen.rateMin, rateMax: seen.rateMax,
       latencyMs: coded ? summary(settled) : null, unreadFrames: seen.unread,
       width: video?.videoWidth ?? 0, height: video?.videoHeight ?? 0,
