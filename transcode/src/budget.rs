@@ -4,7 +4,8 @@
 //! some cannot do without, then the cheapest rung. What is asked for and does not fit takes the place of what is worth less, or
 //! is refused; nothing is slowed down for it, and the publisher's own picture is never touched.
 //!
-//! A cost is worked out from sizes and rates before anything is made, and corrected by what children were seen to need.
+//! A cost is worked out from sizes, rates and prices (`prices.rs`) before anything is made, and corrected by what children were
+//! seen to need.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
@@ -13,12 +14,9 @@ use std::{
 
 use media_core::{Rung, stream::Made};
 
-/// Thousandths of a core for a million pixels a second, as x264 at `veryfast` and a decoder of H.264 were measured on a machine
-/// of 2020: what they really need here is found out.
-const ENCODE_PER_MPX: f64 = 4.0;
-const SCALE_PER_MPX: f64 = 0.6;
-const DECODE_PER_MPX: f64 = 2.4;
-/// What is not in the pixels: threads, pipes, one picture.
+use crate::prices::Prices;
+
+/// What is not in the pixels: threads, pipes, one picture. Thousandths of a core.
 const OUTPUT: f64 = 8.0;
 /// The correction follows what is seen by this share, and within these bounds: a child that waits for something looks cheap.
 const FOLLOW: f64 = 0.2;
@@ -32,38 +30,47 @@ const RATE_UNKNOWN: f64 = 30.0;
 /// A stream's child, for as long as it lives.
 pub type Owner = u64;
 
-/// Of one output, in thousandths of a core, as worked out.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Cost {
+/// What has to be done each second for one output, in millions of pixels.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Work {
     /// Of the stream, whatever is made of it.
     pub decode: f64,
+    /// For this output alone.
+    pub own_decode: f64,
+    pub scale: f64,
     pub encode: f64,
 }
 
-impl Cost {
+impl Work {
     /// Of a thumbnail: a keyframe now and then, which is decoded for it alone.
     pub fn of_thumbnail(source: Option<(u32, u32)>, interval: Duration) -> Self {
-        let (width, height) = source.unwrap_or(SIZE_UNKNOWN);
-        let mpx = f64::from(width) * f64::from(height) / 1e6;
-        let each = mpx * (DECODE_PER_MPX + SCALE_PER_MPX);
-        Self { decode: 0.0, encode: OUTPUT + each / interval.as_secs_f64().max(1.0) }
+        let each = mpx(source.unwrap_or(SIZE_UNKNOWN)) / interval.as_secs_f64().max(1.0);
+        Self { own_decode: each, scale: each, ..Self::default() }
     }
 
     pub fn of(rung: &Rung, source: Option<(u32, u32)>) -> Self {
         let source = source.unwrap_or(SIZE_UNKNOWN);
         let rate = if rung.source_rate > 0.0 { rung.source_rate } else { RATE_UNKNOWN };
-        let mpx = |(width, height): (u32, u32)| f64::from(width) * f64::from(height) / 1e6;
         let (size, own_rate) = (rung.setting.size(source), rate / f64::from(rung.divisor.max(1)));
-        let scaled = if size == source { 0.0 } else { mpx(source) * own_rate * SCALE_PER_MPX };
-        Self { decode: mpx(source) * rate * DECODE_PER_MPX, encode: mpx(size) * own_rate * ENCODE_PER_MPX + scaled + OUTPUT }
+        let scale = if size == source { 0.0 } else { mpx(source) * own_rate };
+        Self { decode: mpx(source) * rate, own_decode: 0.0, scale, encode: mpx(size) * own_rate }
     }
+
+    /// In thousandths of a core, without what the stream pays once.
+    fn own_cost(&self, prices: Prices) -> f64 {
+        self.encode * prices.encode + self.scale * prices.scale + self.own_decode * prices.decode + OUTPUT
+    }
+}
+
+fn mpx((width, height): (u32, u32)) -> f64 {
+    f64::from(width) * f64::from(height) / 1e6
 }
 
 #[derive(Debug)]
 struct Grant {
     owner: Owner,
     made: Made,
-    cost: Cost,
+    work: Work,
     /// Its place was given to another: who makes it has to stop.
     revoked: bool,
 }
@@ -71,6 +78,7 @@ struct Grant {
 #[derive(Debug)]
 struct State {
     grants: Vec<Grant>,
+    prices: Prices,
     correction: f64,
     relieved: Option<Instant>,
     next_owner: Owner,
@@ -97,7 +105,7 @@ fn worth(made: Made) -> u32 {
 
 impl Budget {
     pub fn new(cores: f64) -> Self {
-        let state = State { grants: Vec::new(), correction: 1.0, relieved: None, next_owner: 0 };
+        let state = State { grants: Vec::new(), prices: Prices::ASSUMED, correction: 1.0, relieved: None, next_owner: 0 };
         Self { most: cores * 1000.0, state: Mutex::new(state) }
     }
 
@@ -107,11 +115,17 @@ impl Budget {
         state.next_owner
     }
 
+    /// What things cost here was measured. What was learnt of other prices does not hold for these.
+    pub fn reprice(&self, prices: Prices) {
+        let mut state = self.lock();
+        (state.prices, state.correction) = (prices, 1.0);
+    }
+
     /// Asks for a place. False: there is none, and nothing that is worth less.
-    pub fn admit(&self, owner: Owner, made: Made, cost: Cost) -> bool {
+    pub fn admit(&self, owner: Owner, made: Made, work: Work) -> bool {
         let mut state = self.lock();
         state.grants.retain(|grant| (grant.owner, grant.made) != (owner, made));
-        let fits = |state: &State| state.load(Some((owner, cost))) <= self.most;
+        let fits = |state: &State| state.load(Some((owner, work))) <= self.most;
         let mut taken = Vec::new();
         while !fits(&state) {
             let least = state.grants.iter().enumerate().filter(|(_, grant)| !grant.revoked && worth(grant.made) < worth(made));
@@ -122,7 +136,7 @@ impl Budget {
         // What nothing makes room for, alone on the machine, is made all the same: somebody waits for it.
         let admitted = fits(&state) || state.grants.iter().all(|grant| grant.revoked);
         if admitted {
-            state.grants.push(Grant { owner, made, cost, revoked: false });
+            state.grants.push(Grant { owner, made, work, revoked: false });
         } else {
             taken.into_iter().for_each(|at| state.grants[at].revoked = false);
         }
@@ -159,10 +173,11 @@ impl Budget {
         // Beside a picture a thumbnail is not seen, and alone it is less than the process around it.
         let counts = |grant: &&Grant| !grant.revoked && grant.made != Made::Thumbnail;
         let own = state.grants.iter().filter(|grant| grant.owner == owner).filter(counts);
-        let (encode, decode) =
-            own.fold((0.0, 0.0f64), |(sum, most), grant| (sum + grant.cost.encode, most.max(grant.cost.decode)));
-        if encode + decode > 0.0 {
-            let seen = used / (encode + decode);
+        let (cost, decode) = own.fold((0.0, 0.0f64), |(sum, most), grant| {
+            (sum + grant.work.own_cost(state.prices), most.max(grant.work.decode * state.prices.decode))
+        });
+        if cost + decode > 0.0 {
+            let seen = used / (cost + decode);
             state.correction += (seen - state.correction) * FOLLOW;
             state.correction = state.correction.clamp(*CORRECTION.start(), *CORRECTION.end());
         }
@@ -181,18 +196,19 @@ impl Budget {
 
 impl State {
     /// With one more. A source is decoded once, whatever is made of it.
-    fn load(&self, more: Option<(Owner, Cost)>) -> f64 {
-        let held = self.grants.iter().filter(|grant| !grant.revoked).map(|grant| (grant.owner, grant.cost));
+    fn load(&self, more: Option<(Owner, Work)>) -> f64 {
+        let held = self.grants.iter().filter(|grant| !grant.revoked).map(|grant| (grant.owner, grant.work));
         let mut decoded: Vec<(Owner, f64)> = Vec::new();
         let mut sum = 0.0;
-        for (owner, cost) in held.chain(more) {
-            sum += cost.encode;
+        for (owner, work) in held.chain(more) {
+            sum += work.own_cost(self.prices);
             match decoded.iter_mut().find(|(known, _)| *known == owner) {
-                Some((_, decode)) => *decode = decode.max(cost.decode),
-                None => decoded.push((owner, cost.decode)),
+                Some((_, decode)) => *decode = decode.max(work.decode),
+                None => decoded.push((owner, work.decode)),
             }
         }
-        (sum + decoded.iter().map(|(_, decode)| decode).sum::<f64>()) * self.correction
+        let decoded: f64 = decoded.iter().map(|(_, decode)| decode).sum();
+        (sum + decoded * self.prices.decode) * self.correction
     }
 }
 
@@ -200,13 +216,20 @@ impl State {
 mod tests {
     use super::*;
 
-    fn cost(encode: f64) -> Cost {
-        Cost { decode: 100.0, encode }
+    /// Where everything costs one.
+    fn budget(cores: f64) -> Budget {
+        let budget = Budget::new(cores);
+        budget.reprice(Prices { encode: 1.0, scale: 1.0, decode: 1.0 });
+        budget
+    }
+
+    fn cost(own: f64) -> Work {
+        Work { decode: 100.0, encode: own - OUTPUT, ..Work::default() }
     }
 
     #[test]
     fn a_source_is_paid_for_once() {
-        let budget = Budget::new(1.0);
+        let budget = budget(1.0);
         let [a, b] = [budget.owner(), budget.owner()];
         assert!(budget.admit(a, Made::Rung(1), cost(200.0)) && budget.admit(a, Made::Rung(2), cost(50.0)));
         assert_eq!(budget.load(), 350.0);
@@ -219,7 +242,7 @@ mod tests {
 
     #[test]
     fn what_is_worth_less_gives_way() {
-        let budget = Budget::new(0.5);
+        let budget = budget(0.5);
         let owner = budget.owner();
         assert!(budget.admit(owner, Made::Rung(1), cost(300.0)));
         assert!(budget.admit(owner, Made::Rung(4), cost(150.0)), "the cheap rung is worth more");
@@ -234,7 +257,7 @@ mod tests {
 
     #[test]
     fn what_nobody_has_room_for_is_made_if_nothing_else_is() {
-        let budget = Budget::new(0.1);
+        let budget = budget(0.1);
         let owner = budget.owner();
         assert!(budget.admit(owner, Made::Rung(1), cost(300.0)));
         assert!(!budget.admit(owner, Made::Rung(1), cost(300.0)) || budget.holds(owner, Made::Rung(1)));
@@ -242,7 +265,7 @@ mod tests {
 
     #[test]
     fn a_slow_machine_shows_itself() {
-        let budget = Budget::new(1.0);
+        let budget = budget(1.0);
         let owner = budget.owner();
         assert!(budget.admit(owner, Made::Rung(1), cost(300.0)) && budget.admit(owner, Made::Rung(2), cost(100.0)));
         (0..50).for_each(|_| budget.observe(owner, 900.0));
@@ -260,15 +283,30 @@ mod tests {
     }
 
     #[test]
+    fn what_was_measured_counts_for_all_that_is_made() {
+        let budget = Budget::new(1.0);
+        let owner = budget.owner();
+        assert!(budget.admit(owner, Made::Rung(1), Work { decode: 50.0, scale: 20.0, encode: 100.0, ..Work::default() }));
+        let assumed = Prices::ASSUMED;
+        assert_eq!(budget.load(), 50.0 * assumed.decode + 20.0 * assumed.scale + 100.0 * assumed.encode + OUTPUT);
+        (0..50).for_each(|_| budget.observe(owner, 900.0));
+        budget.reprice(Prices { encode: 2.0, scale: 0.5, decode: 1.0 });
+        assert_eq!(budget.load(), 260.0 + OUTPUT, "what was learnt is of other prices");
+        (0..50).for_each(|_| budget.observe(owner, 400.0));
+        assert!((budget.load() - 400.0).abs() < 1.0, "and children are watched all the same: {}", budget.load());
+    }
+
+    #[test]
     fn a_cost_is_of_sizes_and_rates() {
-        let rung = |lines, divisor| {
+        let work = |lines, divisor| {
             let setting = media_core::ladder::Setting { lines, bitrate: 400_000, ..Rung::ALIKE.setting };
-            Cost::of(&Rung { setting, divisor, source_rate: 30.0, ..Rung::ALIKE }, Some((1920, 1080)))
+            Work::of(&Rung { setting, divisor, source_rate: 30.0, ..Rung::ALIKE }, Some((1920, 1080)))
         };
-        assert!((240.0..280.0).contains(&rung(1080, 1).encode), "{:?}", rung(1080, 1));
-        assert!((60.0..100.0).contains(&rung(900, 3).encode), "{:?}", rung(900, 3));
-        assert!(rung(720, 6).encode < 35.0 && rung(720, 6).decode > 100.0);
-        let thumbnail = Cost::of_thumbnail(Some((1920, 1080)), Duration::from_secs(5));
-        assert!(thumbnail.decode + thumbnail.encode < rung(720, 6).encode / 2.0, "{thumbnail:?}");
+        let own = |work: Work| work.own_cost(Prices::ASSUMED);
+        assert!((240.0..280.0).contains(&own(work(1080, 1))), "{:?}", work(1080, 1));
+        assert!((60.0..100.0).contains(&own(work(900, 3))), "{:?}", work(900, 3));
+        assert!(own(work(720, 6)) < 35.0 && work(720, 6).decode > 60.0);
+        let thumbnail = Work::of_thumbnail(Some((1920, 1080)), Duration::from_secs(5));
+        assert!(thumbnail.decode + own(thumbnail) < own(work(720, 6)) / 2.0, "{thumbnail:?}");
     }
 }

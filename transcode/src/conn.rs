@@ -1,7 +1,8 @@
 //! One child process: orders go to its standard input, reports come from its standard output, and what it writes to
 //! standard error goes to the log.
 //!
-//! The child ends when its standard input does, so it never outlives the server, however that died.
+//! The child ends when its standard input does, so it never outlives the server, however that died. One that is only asked what
+//! its work costs (`measure`) ends by itself.
 
 use std::{
     path::Path,
@@ -18,7 +19,10 @@ use tokio::{
 };
 use tracing::{debug, info, warn};
 
-use crate::wire::{self, Message, Order, Reader, Report};
+use crate::{
+    prices::{Measured, Unreadable},
+    wire::{self, Message, Order, Reader, Report},
+};
 
 /// Orders on their way: all Samples that the lanes' credit allows, and a rest for the others.
 const ORDERS_MAX: usize = 2048;
@@ -30,6 +34,10 @@ const STOP_WAIT: Duration = Duration::from_secs(1);
 /// complain of every picture.
 const LINES_PER_SECOND: u32 = 10;
 const LINE_BYTES_MAX: u64 = 512;
+/// How long measuring may take, which is at work for a quarter of a second when nobody else is: it comes after all others.
+const MEASURE_WAIT: Duration = Duration::from_secs(30);
+/// What is read of what it says.
+const MEASURE_BYTES_MAX: u64 = 4096;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Ended {
@@ -99,6 +107,32 @@ impl<O: Message + Send + 'static, R: Message + Send + 'static> Worker<O, R> {
     pub fn abort(self) {
         let Self { name, child, .. } = self;
         tokio::spawn(async move { kill(child, &name).await });
+    }
+}
+
+/// Has a program say what its work costs on this machine.
+pub async fn measure(program: &Path) -> Result<Measured, String> {
+    let mut command = Command::new(program);
+    command.arg("--measure").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.process_group(0).kill_on_drop(true).spawn().map_err(|e| e.to_string())?;
+    let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else {
+        unreachable!("both were asked to be pipes")
+    };
+    let (mut said, mut complaint) = (String::new(), String::new());
+    let (mut stdout, mut stderr) = (stdout.take(MEASURE_BYTES_MAX), stderr.take(MEASURE_BYTES_MAX));
+    let told = async {
+        tokio::try_join!(stdout.read_to_string(&mut said), stderr.read_to_string(&mut complaint))?;
+        child.wait().await
+    };
+    let status = match timeout(MEASURE_WAIT, told).await {
+        Ok(status) => status.map_err(|e| e.to_string())?,
+        // It is killed when its handle is dropped.
+        Err(_) => return Err(format!("it takes more than {} s", MEASURE_WAIT.as_secs())),
+    };
+    if status.success() {
+        said.parse().map_err(|e: Unreadable| e.to_string())
+    } else {
+        Err(format!("{status}: {}", complaint.trim()))
     }
 }
 

@@ -6,13 +6,14 @@
 //! This library starts one `codecast-transcode` per stream while something is in demand (`stream::Demand`), feeds it from
 //! the stream's window and pushes what comes back into the stream's made windows. It survives that process whatever
 //! happens to it, and links no GStreamer. `wire` is the protocol between the two, `lane` the rules of one way through it, `budget`
-//! who gets the machine, `sound`,
+//! who gets the machine, `prices` what it costs there, `sound`,
 //! `pacing`, `motion`, `cadence` and `rate` the arithmetic that the child uses; `pipeline` and `conn` are the shells.
 
 pub mod cadence;
 pub mod lane;
 pub mod motion;
 pub mod pacing;
+pub mod prices;
 pub mod rate;
 pub mod receive;
 pub mod sound;

@@ -1,7 +1,11 @@
-//! What the supervisor counts. The only label is what is made.
+//! What the supervisor counts. The labels are what is made, and which work a price is of.
 
 use media_core::stream::Made;
-use prometheus::{Gauge, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+use prometheus::{
+    Gauge, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+};
+
+use crate::prices::Prices;
 
 /// From the arrival of a source Sample to what was made of it being offered, in seconds. B-frames alone cost 0.1.
 const LATENCY_BUCKETS: [f64; 11] = [0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0];
@@ -13,6 +17,7 @@ pub struct Metrics {
     pub dropped_samples: IntCounter,
     /// Cores that pictures are thought to cost.
     pub load: Gauge,
+    prices: GaugeVec,
     pub thumbnails: IntCounter,
     /// JPEGs that were too large to be kept.
     pub large_thumbnails: IntCounter,
@@ -43,6 +48,13 @@ impl Metrics {
                 "Samples of a source that were not transcoded because the transcoding process was too slow.",
             )?,
             load: Gauge::new("codecast_transcode_cores", "Cores that the pictures which are made now cost, as far as is known.")?,
+            prices: GaugeVec::new(
+                Opts::new(
+                    "codecast_transcode_seconds_per_megapixel",
+                    "Seconds of one core that a million pixels cost, as measured once here, or assumed until then.",
+                ),
+                &["work"],
+            )?,
             refused: IntCounterVec::new(
                 Opts::new(
                     "codecast_transcode_refused_total",
@@ -71,11 +83,17 @@ impl Metrics {
         registry.register(Box::new(metrics.restarts.clone()))?;
         registry.register(Box::new(metrics.dropped_samples.clone()))?;
         registry.register(Box::new(metrics.load.clone()))?;
+        registry.register(Box::new(metrics.prices.clone()))?;
         registry.register(Box::new(metrics.refused.clone()))?;
         registry.register(Box::new(metrics.shed.clone()))?;
         registry.register(Box::new(metrics.outputs.clone()))?;
         registry.register(Box::new(metrics.latency.clone()))?;
         Ok(metrics)
+    }
+
+    pub fn set_prices(&self, prices: Prices) {
+        self.prices.with_label_values(&["encode"]).set(prices.encode / 1000.0);
+        self.prices.with_label_values(&["decode"]).set(prices.decode / 1000.0);
     }
 
     pub fn shed(&self, made: Made) -> IntCounter {

@@ -5,7 +5,10 @@ use std::{
     env,
     future::poll_fn,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll, Waker},
     time::{Duration, Instant, SystemTime},
 };
@@ -24,10 +27,11 @@ use tokio::{
 use tracing::{info, warn};
 
 use crate::{
-    budget::{Budget, Cost, Owner},
-    conn::{Ended, Worker},
+    budget::{Budget, Owner, Work},
+    conn::{self, Ended, Worker},
     lane::{Histories, Lane},
     metrics::Metrics,
+    prices::Prices,
     reading::{self, Reading, is_fed, lanes_of},
     usage::Usage,
     wire::{self, LANES, LaneId, Order, PICTURE_LANES, Picture, Report, THUMBNAIL_LANE, Wish},
@@ -103,17 +107,26 @@ struct Shared {
     config: Config,
     budget: Budget,
     metrics: Metrics,
+    /// What pictures cost here is found out, or was.
+    measures: AtomicBool,
     draining: watch::Sender<bool>,
 }
 
 impl Transcoder {
     pub fn new(config: Config, registry: &prometheus::Registry) -> Result<Self, prometheus::Error> {
         let (metrics, budget) = (Metrics::new(registry)?, Budget::new(config.cores));
-        Ok(Self(Arc::new(Shared { config, budget, metrics, draining: watch::Sender::new(false) })))
+        metrics.set_prices(Prices::ASSUMED);
+        let (measures, draining) = (AtomicBool::new(false), watch::Sender::new(false));
+        Ok(Self(Arc::new(Shared { config, budget, metrics, measures, draining })))
     }
 
     /// Takes a stream that has come to life, until it is retired. Called within a runtime, once a stream.
     pub fn adopt(&self, stream: Arc<Stream>) {
+        // Before anybody watches, and not before there is anything to watch. Until it is known, what is assumed holds.
+        if !self.0.measures.swap(true, Ordering::Relaxed) {
+            let (shared, draining) = (Arc::clone(&self.0), self.0.draining.subscribe());
+            tokio::spawn(async move { shared.measure(draining).await });
+        }
         let draining = self.0.draining.subscribe();
         tokio::spawn(Task::new(Arc::clone(&self.0), stream).run(draining));
     }
@@ -123,6 +136,27 @@ impl Transcoder {
         self.0.draining.send_replace(true);
         // A child that does not end in time is killed when its handle is dropped.
         let _ = timeout(DRAIN_WAIT, self.0.draining.closed()).await;
+    }
+}
+
+impl Shared {
+    async fn measure(&self, mut draining: watch::Receiver<bool>) {
+        // What is not there is told when something is asked of it.
+        let Some(program) = find_program(self.config.program.as_deref()) else { return };
+        let measured = tokio::select! {
+            _ = draining.wait_for(|draining| *draining) => return,
+            measured = conn::measure(&program) => measured,
+        };
+        match measured {
+            Ok(measured) => {
+                let prices = Prices::from(&measured);
+                self.budget.reprice(prices);
+                self.metrics.set_prices(prices);
+                self.metrics.load.set(self.budget.load() / 1000.0);
+                info!("a million pixels were measured, in ms of one core: {measured}");
+            }
+            Err(problem) => info!("what pictures cost here could not be measured, and is assumed: {problem}"),
+        }
     }
 }
 
@@ -320,12 +354,12 @@ impl Task {
     /// Asks for a place on the machine.
     fn afford(&mut self, made: Made, present: &Present, now: Instant) -> bool {
         let size = present.track(TrackId::VIDEO).and_then(|track| track.parameters.size());
-        let cost = match (made, self.stream.rung(made)) {
-            (Made::Thumbnail, _) => Cost::of_thumbnail(size, self.shared.config.thumbnail_interval),
-            (_, Some(rung)) => Cost::of(&rung, size),
+        let work = match (made, self.stream.rung(made)) {
+            (Made::Thumbnail, _) => Work::of_thumbnail(size, self.shared.config.thumbnail_interval),
+            (_, Some(rung)) => Work::of(&rung, size),
             (_, None) => return true,
         };
-        let admitted = self.shared.budget.admit(self.owner, made, cost);
+        let admitted = self.shared.budget.admit(self.owner, made, work);
         if !admitted {
             self.go_without(made, now);
         }

@@ -159,8 +159,14 @@ impl Rig {
     fn with_cores(behaviour: &str, cores: f64) -> Self {
         let folder = folder();
         let program = folder.join("codecast-transcode");
+        // What its work costs: "hangs" never says so.
+        let measure = match behaviour {
+            "hangs" => "[ \"$1\" = --measure ] && kill -STOP $$",
+            "measured" => "[ \"$1\" = --measure ] && echo encode x264enc 8 decode avdec_h264 0.1 && exit 0",
+            _ => "[ \"$1\" = --measure ] && exit 1",
+        };
         let script = format!(
-            "#!/bin/sh\nexport {BEHAVIOUR}={behaviour}\necho $$ >> {folder}/pids\nexec 3>&1\n\
+            "#!/bin/sh\n{measure}\nexport {BEHAVIOUR}={behaviour}\necho $$ >> {folder}/pids\nexec 3>&1\n\
              exec {exe} --exact worker_of_the_others --nocapture --quiet > /dev/null 2>&1\n",
             folder = folder.display(),
             exe = std::env::current_exe().unwrap().display(),
@@ -614,4 +620,67 @@ async fn a_rung_that_makes_room_for_another_is_refused_once() {
     assert!(matches!(dear.making(), Making::Unavailable(_)), "{:?}", dear.making());
     assert_eq!(rig.value("codecast_transcode_refused_total"), 1.0, "however long its lane takes to end");
     assert_eq!(rig.restarts(), 0.0);
+}
+
+/// What is thought to cost what: encoding and decoding, in milliseconds of a core a million pixels.
+fn prices(rig: &Rig) -> [f64; 2] {
+    let families = rig.metrics.gather();
+    let family = families.iter().find(|family| family.name() == "codecast_transcode_seconds_per_megapixel").unwrap();
+    let price = |work: &str| {
+        let of = |metric: &&prometheus::proto::Metric| metric.get_label()[0].value() == work;
+        (family.get_metric().iter().find(of).unwrap().get_gauge().get_value() * 1e6).round() / 1e3
+    };
+    ["encode", "decode"].map(price)
+}
+
+#[tokio::test]
+async fn what_was_measured_is_what_things_cost() {
+    let mut rig = Rig::new("measured");
+    let rung = demand_rung(&rig);
+    rig.until("it is made, and what it costs is known", |rig| {
+        rig.publish_picture();
+        rung.making() == Making::Running && prices(rig) != [4.0, 2.4]
+    })
+    .await;
+    assert_eq!(prices(&rig), [8.0, 0.72], "the second is not believed to the end");
+    // 640x360, 30 a second: 6.9 million pixels.
+    let load = rig.value("codecast_transcode_cores");
+    assert!((load - 6.912 * 8.72e-3 - 0.008).abs() < 1e-4, "{load}");
+}
+
+/// In virtual time, since nobody waits for so long.
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_measured_is_assumed() {
+    let processes = |rig: &Rig| {
+        let folder = rig.folder.to_str().unwrap().to_owned();
+        let lines =
+            fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| fs::read_to_string(entry.path().join("cmdline")).ok());
+        lines.filter(|line| line.contains(&folder) && line.contains("--measure")).count()
+    };
+    for behaviour in ["hangs", "good"] {
+        let rig = Rig::new(behaviour);
+        let deadline = Instant::now() + Duration::from_secs(15);
+        sleep(Duration::from_secs(1)).await;
+        if behaviour == "hangs" {
+            assert_eq!(processes(&rig), 1, "it is waited for");
+        }
+        sleep(Duration::from_secs(30)).await;
+        while processes(&rig) > 0 {
+            assert!(Instant::now() < deadline, "{behaviour}: it is ended");
+            sleep(Duration::from_millis(5)).await;
+        }
+        assert_eq!(prices(&rig), [4.0, 2.4], "{behaviour}");
+    }
+    let missing = folder();
+    let rig = Rig::with_program(missing.clone(), missing.join("not-there"), 1.0);
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(prices(&rig), [4.0, 2.4]);
+}
+
+#[tokio::test]
+async fn measuring_ends_with_the_server() {
+    let rig = Rig::new("hangs");
+    let begun = Instant::now();
+    rig.transcoder.drain().await;
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
 }

@@ -1,5 +1,5 @@
 //! `codecast-transcode`: started by codecast, one for each stream that needs it; not for hand use. With `--self-test` it
-//! says instead what works here (`self_test.rs`).
+//! says instead what works here (`self_test.rs`), with `--measure` what that costs (`measure.rs`).
 //!
 //! Orders come on standard input and are dealt out to lanes, each on its own thread; reports leave on
 //! standard output; standard error is the log. `codecast-transcode receive` is the listening end of SRT instead. It ends
@@ -11,6 +11,7 @@ mod decoders;
 mod encoders;
 mod lane;
 mod listener;
+mod measure;
 mod self_test;
 mod sound;
 mod steady;
@@ -38,6 +39,7 @@ fn main() {
     let done = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["--self-test"] => self_test::run(None),
         ["--self-test", element] => self_test::run(Some(element)),
+        ["--measure"] => measure::run(),
         ["receive"] => run(listener::run),
         _ => run(serve),
     };

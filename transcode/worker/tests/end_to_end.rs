@@ -672,3 +672,14 @@ fn a_thumbnail_is_a_small_jpeg_of_the_newest_keyframe() {
     check(&media::hevc(1), (640, 360), None);
     check(&media::av1(1), (640, 360), None);
 }
+
+/// Of another machine they may be a tenth or ten times of what is assumed.
+#[test]
+fn the_program_says_what_its_work_costs_here() {
+    let told = std::process::Command::new(env!("CARGO_BIN_EXE_codecast-transcode")).arg("--measure").output().unwrap();
+    let (said, complaint) = (String::from_utf8_lossy(&told.stdout), String::from_utf8_lossy(&told.stderr));
+    assert!(told.status.success(), "{complaint}");
+    let measured: transcode::prices::Measured = said.parse().unwrap();
+    println!("{measured}");
+    assert!((0.4..40.0).contains(&measured.encode) && (0.2..24.0).contains(&measured.decode), "{measured}");
+}

@@ -252,7 +252,9 @@ impl Rig {
             let (name, rest) = stat.split_once(") ")?;
             let parent = rest.split(' ').nth(1)?;
             let ours = name.contains("(codecast-transc") && parent == std::process::id().to_string() && !rest.starts_with('Z');
-            ours.then(|| entry.file_name().to_str()?.parse().ok()).flatten()
+            // One that measures what pictures cost makes none.
+            let makes = || std::fs::read_to_string(entry.path().join("cmdline")).is_ok_and(|line| !line.contains("--measure"));
+            (ours && makes()).then(|| entry.file_name().to_str()?.parse().ok()).flatten()
         })
     }
 
