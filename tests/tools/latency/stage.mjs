@@ -1,6 +1,6 @@
 // A browser for the tests: Debian's Chromium, one context for each player (a browser gives a host six connections in
 // HTTP/1.1, and one low-latency player uses four), and pages that hold a bare player.
-// Environment: CHROMIUM=/usr/bin/chromium, HLS_CONFIG and SHAKA_CONFIG (JSON, laid over the low-latency defaults).
+// Environment: CHROMIUM=/usr/bin/chromium, HLS_CONFIG, SHAKA_CONFIG and VHS_CONFIG (JSON, laid over the low-latency defaults).
 import fs from 'node:fs';
 import http from 'node:http';
 import { createRequire } from 'node:module';
@@ -42,7 +42,7 @@ const PAGES = {
     await player.load(url);`),
   '/vhs.html': bare('video.js', `
     video.className = 'video-js';
-    const vhs = { overrideNative: true, llhls: true, experimentalLLHLS: true };
+    const vhs = { overrideNative: true, llhls: true, experimentalLLHLS: true, ...config };
     const player = videojs(video, { html5: { vhs, nativeAudioTracks: false, nativeVideoTracks: false } });
     player.on('error', () => probe.error('vhs ' + player.error()?.code + ' (fatal): ' + player.error()?.message));
     window.shown = () => player.tech(true)?.vhs?.playlists.media()?.uri ?? '';
@@ -101,7 +101,8 @@ export async function stage() {
   const base = `http://127.0.0.1:${server.address().port}`;
   const browser = await chromium.launch({ executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium', headless: true, args: FLAGS });
   const script = probeScript();
-  const configs = { 'hls.js': JSON.parse(process.env.HLS_CONFIG ?? '{}'), shaka: JSON.parse(process.env.SHAKA_CONFIG ?? '{}') };
+  const configs = { 'hls.js': JSON.parse(process.env.HLS_CONFIG ?? '{}'), shaka: JSON.parse(process.env.SHAKA_CONFIG ?? '{}'),
+    vhs: JSON.parse(process.env.VHS_CONFIG ?? '{}') };
 
   async function newContext() {
     const context = await browser.newContext({ ignoreHTTPSErrors: true, viewport: { width: 1280, height: 800 } });
