@@ -390,8 +390,8 @@ fn shaka_steps_with_the_line() {
     assert!(named.windows(2).any(to_the_source) || ends(&shown[2], "video.m3u8"), "up to the source: {seen}");
 }
 
-/// video.js begins with the last rung whatever the line, and what it measures of small Parts is more than there is. While a rung
-/// that is cold is made, it loads nothing: these are warm.
+/// video.js goes by what Chromium says of the line, not by what it measures, and takes no rung that is wider than the player: it ends
+/// on one of 480. While a rung that is cold is made, it loads nothing: these are warm.
 #[test]
 fn video_js_steps_up() {
     let _turn = Turn::take();
