@@ -18,6 +18,8 @@ const ENOUGH = 2;
 const COUNTED_MS = 200;
 /** What a rung has to have more than the player is behind the live edge. */
 const SPARE_S = 0.5;
+/** Two places that are no further apart are one. */
+const SAME_S = 0.02;
 
 /** Of a variant: the last part of its playlist's address. It stays when others come and go. */
 export const nameOf = ({ uri }: Level): string => uri.slice(uri.lastIndexOf('/') + 1);
@@ -32,12 +34,17 @@ export class Warm extends AbrController {
   private wentDownMs = -Infinity;
   /** Nothing was loaded yet. */
   private starting = true;
+  /** Where what was loaded last of the picture ends. Of a segment that came whole there is no Part. */
+  private newest: { level: number; sn: number | 'initSegment'; end: number; whole: boolean } | null = null;
 
   constructor(hls: Hls) {
     super(hls);
     Warm.known.set(hls, this);
     this.measureAsNeeded();
-    hls.on(Events.FRAG_BUFFERED, () => { this.starting = false; });
+    hls.on(Events.FRAG_BUFFERED, (_, { frag, part }) => {
+      this.starting = false;
+      if (frag.type === 'main') this.newest = { level: frag.level, sn: frag.sn, end: (part ?? frag).end, whole: part === null };
+    });
     hls.on(Events.LEVEL_SWITCHING, (_, { level }) => {
       if (level < this.level) this.wentDownMs = performance.now();
       // Its playlist from when it was played last, of which nothing is listed any more: hls.js takes every segment since to have lasted
@@ -113,12 +120,23 @@ export class Warm extends AbrController {
     super.nextAutoLevel = level;
   }
 
+  /**
+   * Whether what was loaded last ends with its segment. In the middle of one hls.js begins another rung at the keyframe before what it
+   * has; where the browser has read past that already, the picture stands from where the old one ends to the new one's next keyframe.
+   */
+  private isBetweenSegments(): boolean {
+    if (this.newest === null || this.newest.whole) return true;
+    const { level, sn, end } = this.newest;
+    const segment = this.hls.levels[level]?.details?.fragments.find((one) => one.sn === sn);
+    return segment !== undefined && end >= segment.end - SAME_S;
+  }
+
   /** The one that is meant, or the best below it that is there; never another way than the one that is meant. */
   private there(meant: number): number {
     if (this.starting && this.hls.startLevel >= 0) return this.hls.startLevel;
     if (meant < 0) return meant;
     const now = this.hls.loadLevel;
-    const soon = meant > now && performance.now() - this.wentDownMs < STAY_MS;
+    const soon = meant > now && (performance.now() - this.wentDownMs < STAY_MS || !this.isBetweenSegments());
     if (this.isReady(meant)) return soon ? now : meant;
     this.warm(meant);
     if (soon) return now;
