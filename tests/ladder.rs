@@ -37,6 +37,8 @@ const BARE_STALLED_MS_MAX: u64 = 5000;
 const BACK_MAX: Duration = Duration::from_secs(4);
 /// Between two Parts of the publisher's picture, of 200 ms each, where a seventh of a processor is left.
 const SILENT_MAX: Duration = Duration::from_secs(1);
+/// From the end of starvation until all rungs are offered, and from then on until they are made: 10 s of rest, and a segment or two.
+const BACK_AFTER_MAX: Duration = Duration::from_secs(40);
 /// Of times in 90 kHz, in seconds.
 const SAME_TIME: f64 = 0.0005;
 
@@ -232,11 +234,11 @@ fn busy(processor: &str, loops: usize) -> Vec<Program> {
     (0..loops).map(busy).collect()
 }
 
-/// On a machine where others are at work, what is left does not suffice for the ladder.
+/// On a machine where others are at work, what is left does not suffice for the ladder. When they have ended it does.
 #[test]
 fn a_starved_machine_costs_rungs_and_nothing_else() {
     let _turn = Turn::take();
-    let ladder = "720p 2000k always, 540p 1200k always, 360p10 400k always, 180p5 200k always";
+    let ladder = "720p 2000k, 540p 1200k always, 360p10 400k always, 180p5 200k always";
     let config = format!("{}[transcode]\ncpu_percent = 100\nladder = \"{ladder}\"\n", streams(&["demo"]));
     let server = Launch::on_processor(0, &config).start();
     let mut publisher = publish_coded(&server, "testsrc2=s=1280x720:r=30", 60);
@@ -245,7 +247,7 @@ fn a_starved_machine_costs_rungs_and_nothing_else() {
     within(Duration::from_secs(30), "there is something of all", || {
         rungs.iter().all(|rung| parts(&text(&server, rung)) > 0).then_some(())
     });
-    let _busy = busy("0", 6);
+    let busy = busy("0", 6);
     let (begun, lasts) = (Instant::now(), Duration::from_secs(seconds(20, 90).into()));
     let [source, last] = ["video", "rung-5"].map(|name| parts(&text(&server, name)));
     let (mut newest, mut heard, mut longest) = (source, begun, Duration::ZERO);
@@ -268,6 +270,19 @@ fn a_starved_machine_costs_rungs_and_nothing_else() {
     assert!(order.is_sorted() && !order.is_empty(), "the dearest first");
     let last = parts(&text(&server, "rung-5")) - last;
     assert!(last > 0, "the last rung goes on");
+    drop(busy);
+    let freed = Instant::now();
+    within(BACK_AFTER_MAX, "all rungs are offered again", || {
+        let offer = text(&server, "index");
+        rungs.iter().all(|rung| offer.contains(&format!("\n{rung}.m3u8"))).then_some(())
+    });
+    println!("all rungs were offered {:?} after the others had ended", freed.elapsed());
+    let newest = || rungs.map(|rung| parts(&text(&server, rung)));
+    let before = newest();
+    within(BACK_AFTER_MAX, "all rungs are made again", || {
+        newest().iter().zip(before).all(|(now, before)| *now >= before + 20).then_some(())
+    });
+    println!("and 4 s of each were made after {:?}", freed.elapsed());
 }
 
 #[test]

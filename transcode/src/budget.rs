@@ -143,6 +143,14 @@ impl Budget {
         admitted
     }
 
+    /// Whether it would be given a place now.
+    pub fn has_room(&self, owner: Owner, made: Made, work: Work) -> bool {
+        let state = self.lock();
+        // What is worth less gives way.
+        let counts = |grant: &Grant| !grant.revoked && worth(grant.made) >= worth(made);
+        !state.grants.iter().any(counts) || state.load_of(counts, Some((owner, work))) <= self.most
+    }
+
     /// Whether it may still be made.
     pub fn holds(&self, owner: Owner, made: Made) -> bool {
         self.lock().grants.iter().any(|grant| (grant.owner, grant.made) == (owner, made) && !grant.revoked)
@@ -195,9 +203,13 @@ impl Budget {
 }
 
 impl State {
-    /// With one more. A source is decoded once, whatever is made of it.
     fn load(&self, more: Option<(Owner, Work)>) -> f64 {
-        let held = self.grants.iter().filter(|grant| !grant.revoked).map(|grant| (grant.owner, grant.work));
+        self.load_of(|grant| !grant.revoked, more)
+    }
+
+    /// With one more. A source is decoded once, whatever is made of it.
+    fn load_of(&self, counts: impl Fn(&Grant) -> bool, more: Option<(Owner, Work)>) -> f64 {
+        let held = self.grants.iter().filter(|grant| counts(grant)).map(|grant| (grant.owner, grant.work));
         let mut decoded: Vec<(Owner, f64)> = Vec::new();
         let mut sum = 0.0;
         for (owner, work) in held.chain(more) {
@@ -280,6 +292,39 @@ mod tests {
         budget.observe(other, 20.0);
         budget.release(other, Made::Thumbnail);
         assert_eq!(budget.load(), before, "a thumbnail says nothing of rungs");
+    }
+
+    /// A child that is kept from its work looks cheap, so what it costs does not keep rungs away when the machine is free again.
+    #[test]
+    fn what_was_taken_from_a_starved_machine_has_room_again() {
+        let (budget, now) = (budget(1.0), Instant::now());
+        let owner = budget.owner();
+        let rungs = [(Made::Rung(1), cost(500.0)), (Made::Rung(2), cost(200.0)), (Made::Rung(3), cost(100.0))];
+        assert!(rungs.iter().all(|(made, work)| budget.admit(owner, *made, *work)));
+        for at in 0..20 {
+            budget.observe(owner, 150.0);
+            budget.relieve(now + SETTLE * at);
+        }
+        let left = |budget: &Budget| rungs.map(|(made, _)| budget.holds(owner, made));
+        assert_eq!(left(&budget), [false, false, true], "the last one is left");
+        for (made, work) in rungs.into_iter().rev().skip(1) {
+            assert!(budget.has_room(owner, made, work) && budget.admit(owner, made, work), "{made:?}");
+            (0..50).for_each(|_| budget.observe(owner, budget.load()));
+        }
+        assert_eq!(left(&budget), [true; 3]);
+    }
+
+    #[test]
+    fn there_is_room_where_a_place_would_be_given() {
+        let budget = budget(0.5);
+        let owner = budget.owner();
+        assert!(budget.has_room(owner, Made::Rung(1), cost(900.0)), "alone on the machine");
+        assert!(budget.admit(owner, Made::Rung(2), cost(300.0)));
+        assert!(!budget.has_room(owner, Made::Rung(1), cost(300.0)));
+        assert!(budget.has_room(owner, Made::Rung(3), cost(300.0)), "the other would give way");
+        assert!(budget.holds(owner, Made::Rung(2)), "and has not done so by a question");
+        budget.release(owner, Made::Rung(2));
+        assert!(budget.has_room(owner, Made::Rung(1), cost(300.0)));
     }
 
     #[test]

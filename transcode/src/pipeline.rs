@@ -196,6 +196,8 @@ struct Output {
     /// The last time at which somebody wanted it.
     demanded: Option<Instant>,
     missing_until: Option<Instant>,
+    /// It is not offered, because it had no place on the machine.
+    crowded_out: bool,
     /// Where it is made.
     lane: Option<LaneId>,
     /// Where it was made until a cut, and what comes after that from `lane` meanwhile.
@@ -222,7 +224,15 @@ enum Event {
 
 impl Task {
     fn new(shared: Arc<Shared>, stream: Arc<Stream>) -> Self {
-        let output = |made| Output { made, demanded: None, missing_until: None, lane: None, leaving: None, held: Vec::new() };
+        let output = |made| Output {
+            made,
+            demanded: None,
+            missing_until: None,
+            crowded_out: false,
+            lane: None,
+            leaving: None,
+            held: Vec::new(),
+        };
         Self {
             owner: shared.budget.owner(),
             shared,
@@ -262,7 +272,7 @@ impl Task {
     }
 
     fn needs_ticks(&self) -> bool {
-        self.child.is_some() || Made::ALL.iter().any(|made| self.stream.is_demanded(*made))
+        self.child.is_some() || self.outputs.iter().any(|output| output.crowded_out || self.stream.is_demanded(output.made))
     }
 
     fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
@@ -314,6 +324,7 @@ impl Task {
 
     /// Makes what runs equal to what is wanted.
     fn refresh(&mut self, now: Instant) -> Result<(), String> {
+        self.offer_again(now);
         if self.is_idle() && !Made::ALL.iter().any(|made| self.stream.is_demanded(*made)) {
             self.close_child("nobody needs it");
             return Ok(());
@@ -353,18 +364,47 @@ impl Task {
 
     /// Asks for a place on the machine.
     fn afford(&mut self, made: Made, present: &Present, now: Instant) -> bool {
-        let size = present.track(TrackId::VIDEO).and_then(|track| track.parameters.size());
-        let work = match (made, self.stream.rung(made)) {
-            (Made::Thumbnail, _) => Work::of_thumbnail(size, self.shared.config.thumbnail_interval),
-            (_, Some(rung)) => Work::of(&rung, size),
-            (_, None) => return true,
-        };
+        let Some(work) = self.work(made, present) else { return true };
         let admitted = self.shared.budget.admit(self.owner, made, work);
-        if !admitted {
-            self.go_without(made, now);
+        if admitted {
+            self.offer(made)
+        } else {
+            self.go_without(made, now)
         }
         self.shared.metrics.load.set(self.shared.budget.load() / 1000.0);
         admitted
+    }
+
+    /// `None`: it needs no place.
+    fn work(&self, made: Made, present: &Present) -> Option<Work> {
+        let size = present.track(TrackId::VIDEO).and_then(|track| track.parameters.size());
+        match made {
+            Made::Thumbnail => Some(Work::of_thumbnail(size, self.shared.config.thumbnail_interval)),
+            _ => self.stream.rung(made).map(|rung| Work::of(&rung, size)),
+        }
+    }
+
+    /// What had no place is offered when there is one: nobody asks for what is not offered.
+    fn offer_again(&mut self, now: Instant) {
+        if !self.outputs.iter().any(|output| output.crowded_out) {
+            return;
+        }
+        let present = self.stream.present();
+        for made in Made::ALL {
+            let Output { crowded_out, missing_until, .. } = self.outputs[made.index()];
+            let rests = missing_until.is_some_and(|until| now < until);
+            let fits = |work| self.shared.budget.has_room(self.owner, made, work);
+            if crowded_out && !rests && !self.stream.is_demanded(made) && self.work(made, &present).is_none_or(fits) {
+                info!(stream = %self.stream.name, "there is room for {} again", made.as_str());
+                self.offer(made);
+            }
+        }
+    }
+
+    fn offer(&mut self, made: Made) {
+        if std::mem::take(&mut self.outputs[made.index()].crowded_out) {
+            self.stream.set_making(made, Making::Idle);
+        }
     }
 
     /// The machine has no place for it now.
@@ -372,7 +412,8 @@ impl Task {
         self.shared.metrics.refused(made).inc();
         let sentence = "the machine is busy with other pictures (transcode.cpu_percent)";
         info!(stream = %self.stream.name, "{} is not made: {sentence}", made.as_str());
-        self.outputs[made.index()].missing_until = Some(now + BUSY_RETRY);
+        let output = &mut self.outputs[made.index()];
+        (output.missing_until, output.crowded_out) = (Some(now + BUSY_RETRY), true);
         self.stream.set_making(made, Making::Unavailable(sentence.into()));
     }
 
@@ -434,7 +475,7 @@ impl Task {
     fn lack(&mut self, sentence: &str, now: Instant) {
         warn!(stream = %self.stream.name, "nothing can be transcoded: {sentence}");
         for output in &mut self.outputs {
-            output.missing_until = Some(now + MISSING_RETRY);
+            (output.missing_until, output.crowded_out) = (Some(now + MISSING_RETRY), false);
             self.stream.set_making(output.made, Making::Unavailable(sentence.into()));
         }
     }
@@ -492,7 +533,8 @@ impl Task {
         warn!(stream = %self.stream.name, "{sentence}");
         let Some(reading) = &self.lanes[usize::from(id)] else { return Ok(()) };
         for made in reading.lane.outputs().collect::<Vec<_>>() {
-            self.outputs[made.index()].missing_until = Some(now + MISSING_RETRY);
+            let output = &mut self.outputs[made.index()];
+            (output.missing_until, output.crowded_out) = (Some(now + MISSING_RETRY), false);
             self.stream.set_making(made, Making::Unavailable(sentence.into()));
         }
         self.close_lane(id)
@@ -822,6 +864,7 @@ impl Task {
             let concerns = |made: Made| made == output.made || (made.is_picture() && output.made.is_picture());
             let lacks: Vec<_> = missing.iter().filter(|(made, _)| concerns(*made)).map(|(_, element)| element.as_str()).collect();
             output.missing_until = (!lacks.is_empty()).then_some(now + MISSING_RETRY);
+            output.crowded_out = false;
             let making = match lacks.is_empty() {
                 true => Making::Idle,
                 false => {

@@ -622,6 +622,38 @@ async fn a_rung_that_makes_room_for_another_is_refused_once() {
     assert_eq!(rig.restarts(), 0.0);
 }
 
+/// Players do not ask for what is not offered.
+#[tokio::test]
+async fn a_rung_that_had_no_place_is_offered_when_there_is_one() {
+    let mut rig = Rig::with_cores("good", 0.07);
+    let rung = |number| Rung { id: TrackId::rung(number).unwrap(), made: Made::Rung(number), source_rate: 30.0, ..Rung::ALIKE };
+    rig.stream.set_rungs(Arc::from([rung(1), rung(2)]));
+    let cheap = rig.stream.demand(Made::Rung(2));
+    rig.until("it is made", |rig| {
+        rig.publish_picture();
+        cheap.making() == Making::Running
+    })
+    .await;
+    let dear = rig.stream.demand(Made::Rung(1));
+    rig.until("there is no room", |rig| {
+        rig.publish_picture();
+        matches!(dear.making(), Making::Unavailable(_))
+    })
+    .await;
+    // Whoever wanted it has gone, and so has soon who had its place: nothing is made any more.
+    drop((dear, cheap));
+    rig.until("the child ends", |rig| rig.workers() == 0.0).await;
+    assert!(matches!(rig.stream.making(Made::Rung(1)), Making::Unavailable(_)), "not at once");
+    rig.until("it is offered", |rig| rig.stream.making(Made::Rung(1)) == Making::Idle).await;
+    let dear = rig.stream.demand(Made::Rung(1));
+    rig.until("and made", |rig| {
+        rig.publish_picture();
+        dear.making() == Making::Running
+    })
+    .await;
+    assert_eq!(rig.restarts(), 0.0);
+}
+
 /// What is thought to cost what: encoding and decoding, in milliseconds of a core a million pixels.
 fn prices(rig: &Rig) -> [f64; 2] {
     let families = rig.metrics.gather();
