@@ -5,8 +5,10 @@
 //! its work costs (`measure`) ends by itself.
 
 use std::{
+    collections::VecDeque,
     path::Path,
     process::{ExitStatus, Stdio},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -15,6 +17,7 @@ use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     process::{Child, ChildStderr, ChildStdin, ChildStdout, Command},
     sync::mpsc,
+    task::JoinHandle,
     time::timeout,
 };
 use tracing::{debug, info, warn};
@@ -34,6 +37,10 @@ const STOP_WAIT: Duration = Duration::from_secs(1);
 /// complain of every picture.
 const LINES_PER_SECOND: u32 = 10;
 const LINE_BYTES_MAX: u64 = 512;
+/// How many of them a death is explained by.
+const LAST_LINES: usize = 3;
+/// How long a child whose end is to be explained may take to end, and its last lines to arrive.
+const EXPLAIN_WAIT: Duration = Duration::from_millis(200);
 /// How long measuring may take, which is at work for a quarter of a second when nobody else is: it comes after all others.
 const MEASURE_WAIT: Duration = Duration::from_secs(30);
 /// What is read of what it says.
@@ -54,7 +61,13 @@ pub struct Worker<O = Order, R = Report> {
     child: Child,
     orders: mpsc::Sender<O>,
     pub reports: mpsc::Receiver<Result<R, Ended>>,
+    /// Until its standard error has ended.
+    logging: JoinHandle<()>,
+    wrote: Arc<Mutex<LastLines>>,
 }
+
+/// What a child wrote last, whether it was logged or not.
+type LastLines = VecDeque<String>;
 
 /// The child does not take what it is sent.
 #[derive(Debug, thiserror::Error)]
@@ -78,8 +91,9 @@ impl<O: Message + Send + 'static, R: Message + Send + 'static> Worker<O, R> {
         let (read, reports) = mpsc::channel(REPORTS_MAX);
         tokio::spawn(write(stdin, to_write));
         tokio::spawn(self::read(stdout, read));
-        tokio::spawn(log(stderr, name.clone()));
-        Ok(Self { name: name.clone(), child, orders, reports })
+        let wrote = Arc::<Mutex<LastLines>>::default();
+        let logging = tokio::spawn(log(stderr, name.clone(), Arc::clone(&wrote)));
+        Ok(Self { name: name.clone(), child, orders, reports, logging, wrote })
     }
 
     /// Of the process, while it lives.
@@ -93,20 +107,45 @@ impl<O: Message + Send + 'static, R: Message + Send + 'static> Worker<O, R> {
 
     /// Lets it end; without its input it does so by itself.
     pub fn close(self) {
-        let Self { name, mut child, orders, reports } = self;
+        let Self { name, mut child, orders, reports, logging, wrote } = self;
         drop((orders, reports));
         tokio::spawn(async move {
             match timeout(STOP_WAIT, child.wait()).await {
+                Ok(Ok(status)) if !status.success() => {
+                    info!(stream = %name, "codecast-transcode has ended: {status}{}", last_words(logging, &wrote).await);
+                }
                 Ok(status) => debug!(stream = %name, "codecast-transcode has ended: {}", told(status)),
                 Err(_) => kill(child, &name).await,
             }
         });
     }
 
-    /// Ends it now.
-    pub fn abort(self) {
-        let Self { name, child, .. } = self;
-        tokio::spawn(async move { kill(child, &name).await });
+    /// Ends it now, and says why: `sentence`, how it ended if it did so by itself, and what it wrote last.
+    pub fn abort(self, sentence: String) {
+        let Self { name, mut child, orders, reports, logging, wrote } = self;
+        tokio::spawn(async move {
+            let ended = match timeout(EXPLAIN_WAIT, child.wait()).await {
+                Ok(status) => told(status),
+                Err(_) => {
+                    kill(child, &name).await;
+                    "it did not end by itself".into()
+                }
+            };
+            // Until now, for it would have ended of that.
+            drop((orders, reports));
+            warn!(stream = %name, "{sentence} ({ended}{})", last_words(logging, &wrote).await);
+        });
+    }
+}
+
+/// Of a child that has ended. Another process may hold the other end of its standard error.
+async fn last_words(logging: JoinHandle<()>, wrote: &Mutex<LastLines>) -> String {
+    let _ = timeout(EXPLAIN_WAIT, logging).await;
+    let mut wrote = wrote.lock().unwrap_or_else(PoisonError::into_inner);
+    if wrote.is_empty() {
+        "; it wrote nothing".into()
+    } else {
+        format!("; it wrote last: {}", wrote.make_contiguous().join(" | "))
     }
 }
 
@@ -182,7 +221,7 @@ async fn read<R: Message>(mut stdout: ChildStdout, reports: mpsc::Sender<Result<
 }
 
 /// Goes on reading whatever comes: a child must never wait for its log.
-async fn log(stderr: ChildStderr, name: StreamName) {
+async fn log(stderr: ChildStderr, name: StreamName, wrote: Arc<Mutex<LastLines>>) {
     let mut lines = BufReader::new(stderr);
     let (mut second, mut logged, mut hidden) = (Instant::now(), 0, 0u64);
     let mut line = Vec::new();
@@ -200,11 +239,26 @@ async fn log(stderr: ChildStderr, name: StreamName) {
         }
         let text = String::from_utf8_lossy(&line);
         let text = text.trim_end();
+        if text.is_empty() {
+            continue;
+        }
+        keep(&wrote, text);
         if logged >= LINES_PER_SECOND {
             hidden += 1;
-        } else if !text.is_empty() {
+        } else {
             logged += 1;
             warn!(stream = %name, "codecast-transcode: {text}");
         }
     }
+    if hidden > 0 {
+        info!(stream = %name, "codecast-transcode wrote {hidden} more lines");
+    }
+}
+
+fn keep(wrote: &Mutex<LastLines>, line: &str) {
+    let mut wrote = wrote.lock().unwrap_or_else(PoisonError::into_inner);
+    if wrote.len() == LAST_LINES {
+        wrote.pop_front();
+    }
+    wrote.push_back(line.to_owned());
 }

@@ -977,9 +977,8 @@ impl Task {
         self.failures += 1;
         self.not_before = now + wait;
         self.shared.metrics.restarts.inc();
-        warn!(stream = %self.stream.name, "codecast-transcode is replaced in {} ms: {reason}", wait.as_millis());
         let starts = child.ready;
-        child.worker.abort();
+        child.worker.abort(format!("codecast-transcode is replaced in {} ms: {reason}", wait.as_millis()));
         if !starts && self.failures >= START_FAILURES_MAX {
             self.failures = 0;
             self.lack(&format!("{PROGRAM} ends before it has started ({reason}): the log tells what it wrote"), now);

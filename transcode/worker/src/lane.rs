@@ -7,7 +7,7 @@ use anyhow::{Context, Result, anyhow};
 use media_core::{Timestamp, Track, stream::Made};
 use transcode::wire::{Coded, LaneId, Order, PICTURE_LANES, Report, THUMBNAIL_LANE, Wish};
 
-use crate::{decoders::Decoders, encoders::Encoders, sound, steady::NextSlot, thumbnail, video};
+use crate::{chain::Failure, decoders::Decoders, encoders::Encoders, sound, steady::NextSlot, thumbnail, video};
 
 pub struct Lane {
     id: LaneId,
@@ -101,7 +101,10 @@ impl Lane {
     }
 
     fn handle_sample(&mut self, coded: Coded) -> Result<()> {
-        if self.run.as_ref().is_some_and(Run::has_failed) {
+        if let Some(failure) = self.run.as_ref().and_then(Run::failure) {
+            let Failure { element, why } = failure;
+            let note = format!("a pipeline is built anew, because {element} has failed: {why}");
+            self.reports.send(Report::Note(note)).context("nobody reads reports")?;
             if let Some(Run::Video(run)) = &self.run
                 && let Some((decoder, why)) = run.failed_decoder()
             {
@@ -204,10 +207,10 @@ impl Lane {
 }
 
 impl Run {
-    fn has_failed(&self) -> bool {
+    fn failure(&self) -> Option<&Failure> {
         match self {
-            Self::Video(run) => run.has_failed(),
-            Self::Sound(run) => run.has_failed(),
+            Self::Video(run) => run.failure(),
+            Self::Sound(run) => run.failure(),
         }
     }
 }

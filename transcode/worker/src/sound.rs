@@ -21,7 +21,7 @@ use transcode::{
     wire::{Coded, LaneId, Report},
 };
 
-use crate::chain::{self, Chain, Clock, Intake};
+use crate::chain::{self, Chain, Clock, Failure, Intake};
 
 pub const OPUS_ELEMENTS: &[&str] = &["appsrc", "avdec_aac", "audioconvert", "audioresample", "opusenc", "appsink"];
 pub const AAC_ELEMENTS: &[&str] = &["appsrc", "opusdec", "audioconvert", "audioresample", "avenc_aac", "appsink"];
@@ -96,8 +96,8 @@ impl Run {
         off.abs() > FILL_MS_MAX || self.apart.load(Ordering::Relaxed)
     }
 
-    pub fn has_failed(&self) -> bool {
-        self.chain.has_failed()
+    pub fn failure(&self) -> Option<&Failure> {
+        self.chain.failure()
     }
 
     pub fn push(&mut self, coded: &Coded) {

@@ -21,7 +21,7 @@ use transcode::{
 
 use crate::{
     branch::{Branch, Setup},
-    chain::{self, Chain, Clock, Intake},
+    chain::{self, Chain, Clock, Failure, Intake},
     decoders::{self, Decoder},
     encoders::{Encoder, Encoders},
     steady::{self, Live, NextSlot, Pace},
@@ -137,8 +137,8 @@ impl Run {
         }
     }
 
-    pub fn has_failed(&self) -> bool {
-        self.chain.has_failed()
+    pub fn failure(&self) -> Option<&Failure> {
+        self.chain.failure()
     }
 
     /// The decoder, and why, where it is what has failed.

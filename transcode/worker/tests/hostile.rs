@@ -191,6 +191,8 @@ fn wrong_track(clips: &[Vec<Sample>], random: &mut Random) -> Option<Arc<Track>>
 /// Ten seconds, and ten minutes with CODECAST_E2E=1; another seed by CODECAST_TEST_SEED.
 #[test]
 fn broken_pictures_cost_the_child_at_most() {
+    // What a child is replaced for is in the log alone.
+    let _ = tracing_subscriber::fmt().with_test_writer().try_init();
     let seed = std::env::var("CODECAST_TEST_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(0x9e37_79b9_7f4a_7c15);
     let lasts = Duration::from_secs(if is_long() { 600 } else { 10 });
     let clips = [

@@ -56,21 +56,22 @@ fn clip_of(source: &str, pictures: usize) -> (Arc<Track>, Vec<Coded>) {
     (Arc::new(track.unwrap()), all)
 }
 
-/// Times of what is made of a clip, in milliseconds, and the decoder that would be next.
-fn made_by(listed: fn(&Parameters) -> &'static [Decoder]) -> (Vec<i64>, &'static str) {
+/// Times of what is made of a clip, in milliseconds, the decoder that would be next, and what is to be logged.
+fn made_by(listed: fn(&Parameters) -> &'static [Decoder]) -> (Vec<i64>, &'static str, Vec<String>) {
     let (track, clip) = clip();
     let (reports, told) = mpsc::sync_channel(4096);
     let mut lane = Lane::new(PICTURES, Arc::default(), reports);
     lane.decoders.listed = listed;
     lane.handle(Order::Make(PICTURES, Made::Video, Wish::default())).unwrap();
     lane.handle(Order::Track(PICTURES, Arc::clone(&track))).unwrap();
-    let mut made = Vec::new();
+    let (mut made, mut notes) = (Vec::new(), Vec::new());
     for coded in clip {
         lane.handle(Order::Sample(PICTURES, coded)).unwrap();
         // One after the other, as a live source has them. What a failed run holds is not consumed.
         while let Ok(report) = told.recv_timeout(Duration::from_millis(100)) {
             match report {
                 Report::Sample(_, _, coded) => made.push(coded.pts.as_micros() / 1000 - 10_000),
+                Report::Note(note) => notes.push(note),
                 Report::Consumed(..) => break,
                 _ => {}
             }
@@ -82,13 +83,15 @@ fn made_by(listed: fn(&Parameters) -> &'static [Decoder]) -> (Vec<i64>, &'static
         Report::Sample(_, _, coded) => Some(coded.pts.as_micros() / 1000 - 10_000),
         _ => None,
     }));
-    (made, lane.decoders.of(&track.parameters)[0].element)
+    (made, lane.decoders.of(&track.parameters)[0].element, notes)
 }
 
 #[test]
 fn a_decoder_that_fails_gives_way_to_the_next() {
-    let (made, next) = made_by(|_| &FAILS_AFTER_20);
+    let (made, next, notes) = made_by(|_| &FAILS_AFTER_20);
     assert_eq!(next, "avdec_h264");
+    assert_eq!(notes.len(), 1, "{notes:?}");
+    assert!(notes[0].starts_with("a pipeline is built anew, because decoder has failed: "), "{notes:?}");
     assert!(made.windows(2).all(|pair| pair[0] < pair[1]), "{made:?}");
     let (before, after): (Vec<i64>, Vec<i64>) = made.iter().partition(|ms| **ms < 1000);
     assert!((15..=20).contains(&before.len()), "{before:?}");
@@ -99,8 +102,8 @@ fn a_decoder_that_fails_gives_way_to_the_next() {
 
 #[test]
 fn a_decoder_that_does_not_start_costs_nothing() {
-    let (made, next) = made_by(|_| &NEVER_STARTS);
-    assert_eq!((made.len(), next), (180, "avdec_h264"));
+    let (made, next, notes) = made_by(|_| &NEVER_STARTS);
+    assert_eq!((made.len(), next, notes.len()), (180, "avdec_h264", 0));
 }
 
 #[test]
