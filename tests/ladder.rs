@@ -368,6 +368,8 @@ fn the_page_steps_down_and_up_with_the_line() {
     // The picture is 360 lines high on two of them, which is no reason to begin anew.
     println!("stalled for {} ms, the picture stood {} times, for {} ms at most", seen["stalledMs"], seen["stood"], seen["stoodMsMax"]);
     assert!(seen["stalledMs"].as_u64() < Some(STALLED_MS_MAX), "{seen}");
+    // At the fall. A step up that waits for the next keyframe would stand for two seconds more, or four.
+    assert!(seen["stoodMsMax"].as_u64() < Some(3000), "{seen}");
 }
 
 /// Shaka knows nothing of us. In low latency it takes the wait for a Part for a slow line, so that its way up is its own; by whole

@@ -127,8 +127,12 @@ export class Warm extends AbrController {
   private isBetweenSegments(): boolean {
     if (this.newest === null || this.newest.whole) return true;
     const { level, sn, end } = this.newest;
-    const segment = this.hls.levels[level]?.details?.fragments.find((one) => one.sn === sn);
-    return segment !== undefined && end >= segment.end - SAME_S;
+    const details = this.hls.levels[level]?.details;
+    const open = details?.fragmentHint;
+    // hls.js asks as soon as a Part is there, before the playlist tells that the segment has no more: it lasts as long as all do.
+    if (details && open?.sn === sn) return end >= open.start + details.targetduration - SAME_S;
+    const closed = details?.fragments.find((one) => one.sn === sn && one.duration > 0);
+    return closed !== undefined && end >= closed.end - SAME_S;
   }
 
   /** The one that is meant, or the best below it that is there; never another way than the one that is meant. */
