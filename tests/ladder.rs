@@ -366,7 +366,10 @@ fn the_page_steps_down_and_up_with_the_line() {
     assert!(shown[1].iter().any(|one| one.ends_with("rung-2.m3u8")), "it does carry the best rung: {seen}");
     assert!(ends(&shown[2], "video.m3u8"), "back to the source: {seen}");
     // The picture is 360 lines high on two of them, which is no reason to begin anew.
-    println!("stalled for {} ms, the picture stood {} times, for {} ms at most", seen["stalledMs"], seen["stood"], seen["stoodMsMax"]);
+    println!(
+        "stalled for {} ms, the picture stood {} times, for {} ms at most",
+        seen["stalledMs"], seen["stood"], seen["stoodMsMax"]
+    );
     assert!(seen["stalledMs"].as_u64() < Some(STALLED_MS_MAX), "{seen}");
     // At the fall. A step up that waits for the next keyframe would stand for two seconds more, or four.
     assert!(seen["stoodMsMax"].as_u64() < Some(3000), "{seen}");
