@@ -8,6 +8,7 @@ use std::{
     net::UdpSocket,
     process::exit,
     sync::{
+        OnceLock,
         atomic::{AtomicBool, Ordering},
         mpsc,
     },
@@ -31,6 +32,10 @@ const HEARD_MAX: usize = 256;
 const TELL_EVERY: Duration = Duration::from_secs(1);
 /// What libsrt says of its own end is no news.
 static LEAVING: AtomicBool = AtomicBool::new(false);
+/// Where that is told, once there is something to end.
+static BUS: OnceLock<gst::Bus> = OnceLock::new();
+/// libsrt crashes where the process ends around its threads, so it is closed first. It may take so long.
+const LEAVE_WAIT: Duration = Duration::from_millis(500);
 /// A port may be taken between our look and `srtsrc`'s.
 const PORTS_TRIED: usize = 5;
 
@@ -76,7 +81,12 @@ fn read_order() -> Result<Listen> {
     thread::spawn(|| {
         let mut rest = [0; 64];
         while std::io::stdin().read(&mut rest).is_ok_and(|length| length > 0) {}
-        LEAVING.store(true, Ordering::Relaxed);
+        LEAVING.store(true, Ordering::SeqCst);
+        if let Some(bus) = BUS.get() {
+            // Refused by one that is being closed already.
+            let _ = bus.post(gst::message::Eos::new());
+        }
+        thread::sleep(LEAVE_WAIT);
         exit(0);
     });
     Ok(listen)
@@ -146,22 +156,27 @@ fn open(listen: &Listen, port: u16, heard: &mpsc::SyncSender<Heard>) -> Result<g
 /// Until the caller has gone.
 fn wait(pipeline: &gst::Pipeline, heard: &mpsc::SyncSender<Heard>) -> Result<()> {
     let bus = pipeline.bus().context("a pipeline has a bus")?;
+    let _ = BUS.set(bus.clone());
     let mut told = Instant::now();
-    loop {
+    while !LEAVING.load(Ordering::SeqCst) {
         let message = bus.timed_pop(gst::ClockTime::from_mseconds(TELL_EVERY.as_millis() as u64));
         match message.as_ref().map(|message| message.view()) {
             Some(gst::MessageView::Eos(_)) => break,
-            Some(gst::MessageView::Error(_)) if LEAVING.load(Ordering::Relaxed) => break,
-            Some(gst::MessageView::Error(error)) => {
+            Some(gst::MessageView::Error(error)) if !LEAVING.load(Ordering::SeqCst) => {
                 eprintln!("{} {}", error.error(), error.debug().unwrap_or_default());
                 break;
             }
+            Some(gst::MessageView::Error(_)) => break,
             _ => (),
         }
         if told.elapsed() >= TELL_EVERY {
             told = Instant::now();
             tell_losses(pipeline, heard)?;
         }
+    }
+    if LEAVING.load(Ordering::SeqCst) {
+        // Nobody listens any more.
+        return Ok(());
     }
     tell_losses(pipeline, heard)?;
     heard.send(Heard::Gone)?;
