@@ -4,6 +4,7 @@
 import type Hls from 'hls.js';
 import { AbrController, ErrorDetails, Events, type Level } from 'hls.js';
 import { mediaSeconds } from '../core/playlist';
+import { isWhole } from '../core/step';
 
 /** A request keeps a rung being made for 8 s at least. */
 const WARM_MS = 6000;
@@ -18,8 +19,8 @@ const ENOUGH = 2;
 const COUNTED_MS = 200;
 /** What a rung has to have more than the player is behind the live edge. */
 const SPARE_S = 0.5;
-/** Two places that are no further apart are one. */
-const SAME_S = 0.02;
+/** Of segments that are not alike none shows its end beforehand: after so long a step up does not wait for one. */
+const UNEVEN_MS = 12_000;
 
 /** Of a variant: the last part of its playlist's address. It stays when others come and go. */
 export const nameOf = ({ uri }: Level): string => uri.slice(uri.lastIndexOf('/') + 1);
@@ -36,6 +37,8 @@ export class Warm extends AbrController {
   private starting = true;
   /** Where what was loaded last of the picture ends. Of a segment that came whole there is no Part. */
   private newest: { level: number; sn: number | 'initSegment'; end: number; whole: boolean } | null = null;
+  /** Since when a better rung is meant. */
+  private betterSinceMs: number | null = null;
 
   constructor(hls: Hls) {
     super(hls);
@@ -128,11 +131,7 @@ export class Warm extends AbrController {
     if (this.newest === null || this.newest.whole) return true;
     const { level, sn, end } = this.newest;
     const details = this.hls.levels[level]?.details;
-    const open = details?.fragmentHint;
-    // hls.js asks as soon as a Part is there, before the playlist tells that the segment has no more: it lasts as long as all do.
-    if (details && open?.sn === sn) return end >= open.start + details.targetduration - SAME_S;
-    const closed = details?.fragments.find((one) => one.sn === sn && one.duration > 0);
-    return closed !== undefined && end >= closed.end - SAME_S;
+    return !!details && isWhole(sn, end, { closed: details.fragments, open: details.fragmentHint, targetS: details.targetduration });
   }
 
   /** The one that is meant, or the best below it that is there; never another way than the one that is meant. */
@@ -140,7 +139,10 @@ export class Warm extends AbrController {
     if (this.starting && this.hls.startLevel >= 0) return this.hls.startLevel;
     if (meant < 0) return meant;
     const now = this.hls.loadLevel;
-    const soon = meant > now && (performance.now() - this.wentDownMs < STAY_MS || !this.isBetweenSegments());
+    const nowMs = performance.now();
+    this.betterSinceMs = meant > now ? this.betterSinceMs ?? nowMs : null;
+    const waits = nowMs - (this.betterSinceMs ?? nowMs) < UNEVEN_MS && !this.isBetweenSegments();
+    const soon = meant > now && (nowMs - this.wentDownMs < STAY_MS || waits);
     if (this.isReady(meant)) return soon ? now : meant;
     this.warm(meant);
     if (soon) return now;
