@@ -12,7 +12,6 @@
 
 use std::{
     collections::VecDeque,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -327,9 +326,9 @@ impl Sender {
             return Ok(0);
         }
         let newest = self.sent.iter().rev().take(PADDING_FRAMES);
-        let frames = newest.filter_map(|sent| Some((*sent, Arc::clone(history.frame(sent.frame)?))));
+        let frames = newest.filter_map(|sent| Some((*sent, history.frame(sent.frame)?)));
         let packets = frames.flat_map(|(sent, frame)| {
-            let payloads = frame.payloads.clone().into_iter().skip(sent.from).take(sent.packets.into());
+            let payloads = frame.payloads.iter().skip(sent.from).take(sent.packets.into());
             payloads.enumerate().map(move |(index, payload)| (sent, index, payload))
         });
         let Some((sent, index, payload)) = packets.max_by_key(|(.., payload)| payload.len()) else { return Ok(0) };
@@ -338,7 +337,7 @@ impl Sender {
             if padded >= bytes {
                 break;
             }
-            self.repeat(sent, index, &payload, false, way)?;
+            self.repeat(sent, index, payload, false, way)?;
             padded += payload.len() as u64;
         }
         Ok(padded)
