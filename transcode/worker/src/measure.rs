@@ -6,6 +6,7 @@
 
 use anyhow::{Context, Result, anyhow, bail};
 use bytes::Bytes;
+use fastrand::Rng;
 use media_core::{Parameters, codec::h264, rung};
 use transcode::prices::Measured;
 
@@ -145,7 +146,8 @@ const CAMERA: (usize, usize) = (320, 180);
 
 /// I420: lines of text, of which a few characters change with each picture, and all move now and then.
 fn screen() -> Vec<Bytes> {
-    let mut random = Random(0x9e37_79b9_7f4a_7c15);
+    // The same clip everywhere.
+    let mut random = Rng::with_seed(1);
     let columns = SIZE.0 / CELL.0;
     let lines = SIZE.1 / CELL.1;
     let mut picture = vec![PAGE; SIZE.0 * SIZE.1];
@@ -159,7 +161,7 @@ fn screen() -> Vec<Bytes> {
                 (lines - 3..lines).for_each(|line| write_line(&mut picture, line, &mut random));
             }
             for _ in 0..3 {
-                let (column, line) = (random.below(columns), random.below(lines));
+                let (column, line) = (random.usize(..columns), random.usize(..lines));
                 write_character(&mut picture, column, line, &mut random);
             }
             show_camera(&mut picture, n, &mut random);
@@ -169,20 +171,20 @@ fn screen() -> Vec<Bytes> {
 }
 
 /// Indented, a third of it written on, with a blank after every sixth character or so.
-fn write_line(picture: &mut [u8], line: usize, random: &mut Random) {
+fn write_line(picture: &mut [u8], line: usize, random: &mut Rng) {
     let at = line * CELL.1 * SIZE.0;
     picture[at..at + CELL.1 * SIZE.0].fill(PAGE);
-    let (indent, length) = (4 * random.below(5), 10 + random.below(80));
+    let (indent, length) = (4 * random.usize(..5), 10 + random.usize(..80));
     for column in indent..indent + length {
-        if random.below(6) > 0 {
+        if random.usize(..6) > 0 {
             write_character(picture, column, line, random);
         }
     }
 }
 
 /// Strokes, one pixel wide, most of which stand or lie.
-fn write_character(picture: &mut [u8], column: usize, line: usize, random: &mut Random) {
-    let shape = random.next();
+fn write_character(picture: &mut [u8], column: usize, line: usize, random: &mut Rng) {
+    let shape = random.u64(..);
     for y in 2..CELL.1 - 3 {
         for x in 1..CELL.0 - 1 {
             let stands = shape >> x & 1 == 1 && shape >> (8 + y) & 1 == 1;
@@ -193,29 +195,13 @@ fn write_character(picture: &mut [u8], column: usize, line: usize, random: &mut 
 }
 
 /// Slopes that move, and a sensor's noise.
-fn show_camera(picture: &mut [u8], n: usize, random: &mut Random) {
+fn show_camera(picture: &mut [u8], n: usize, random: &mut Rng) {
     for y in 0..CAMERA.1 {
         let at = (SIZE.1 - CAMERA.1 + y) * SIZE.0 + SIZE.0 - CAMERA.0;
         for (x, pixel) in picture[at..at + CAMERA.0].iter_mut().enumerate() {
             let slope = (x + 5 * n) % 128 + (2 * y + 3 * n) % 96;
-            *pixel = 16 + (slope + random.below(4)) as u8;
+            *pixel = 16 + (slope + random.usize(..4)) as u8;
         }
-    }
-}
-
-/// xorshift64: the same clip everywhere.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn below(&mut self, end: usize) -> usize {
-        (self.next() % end as u64) as usize
     }
 }
 

@@ -12,6 +12,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use fastrand::Rng;
 use media::{BEGIN_S, Rig, decoded, read, read_until, samples};
 use media_core::{Cursor, Item, Parameters, Rung, Sample, Timestamp, Track, TrackId, codec::h264, ladder::Setting, stream::Made};
 
@@ -112,37 +113,26 @@ fn a_hundred_sizes_and_profiles_leave_nothing_behind() {
     assert!(missing as f64 <= shed, "{missing} pictures are missing, and {shed} were left out");
 }
 
-/// xorshift64: the same bytes for the same seed, everywhere.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn below(&mut self, end: usize) -> usize {
-        (self.next() % end.max(1) as u64) as usize
-    }
+/// Less than `end`; 0 where that is 0.
+fn below(end: usize, random: &mut Rng) -> usize {
+    random.usize(..end.max(1))
 }
 
 /// What a broken line, encoder or attacker makes of an access unit. `None`: it is lost.
-fn broken(sample: &Sample, others: &[Vec<Sample>], random: &mut Random) -> Option<Sample> {
+fn broken(sample: &Sample, others: &[Vec<Sample>], random: &mut Rng) -> Option<Sample> {
     let mut bytes = sample.payload.to_vec();
-    match random.below(12) {
+    match below(12, random) {
         0 => return None,
-        1 => bytes.truncate(random.below(bytes.len())),
+        1 => bytes.truncate(below(bytes.len(), random)),
         // The length of its first NAL unit.
-        2 => bytes.iter_mut().take(4).for_each(|byte| *byte = random.next() as u8),
+        2 => bytes.iter_mut().take(4).for_each(|byte| *byte = random.u64(..) as u8),
         3 => {
-            let other = &others[random.below(others.len())];
-            bytes = other[random.below(other.len())].payload.to_vec();
+            let other = &others[below(others.len(), random)];
+            bytes = other[below(other.len(), random)].payload.to_vec();
         }
         // Parameter sets of another in front of it.
         4 => {
-            let other = &others[random.below(others.len())][0].track.parameters;
+            let other = &others[below(others.len(), random)][0].track.parameters;
             let Parameters::H264(other) = other else { return None };
             let mut sets: Vec<u8> = other
                 .sps()
@@ -150,24 +140,24 @@ fn broken(sample: &Sample, others: &[Vec<Sample>], random: &mut Random) -> Optio
                 .chain(other.pps())
                 .flat_map(|set| [&(set.len() as u32).to_be_bytes()[..], &set].concat())
                 .collect();
-            if random.below(2) == 0 {
-                let at = random.below(sets.len());
-                sets[at] ^= 1 << random.below(8);
+            if below(2, random) == 0 {
+                let at = below(sets.len(), random);
+                sets[at] ^= 1 << below(8, random);
             }
             bytes.splice(0..0, sets);
         }
         5 => {
-            let (from, to) = (random.below(bytes.len()), random.below(bytes.len()));
+            let (from, to) = (below(bytes.len(), random), below(bytes.len(), random));
             let piece = bytes[from..(from + 64).min(bytes.len())].to_vec();
             bytes.splice(to..to, piece);
         }
         // Headers of slices are near the beginning.
         kind => {
             let reach = if kind < 9 { bytes.len().min(24) } else { bytes.len() };
-            for _ in 0..=random.below(8) {
-                let at = random.below(reach);
+            for _ in 0..=below(8, random) {
+                let at = below(reach, random);
                 if let Some(byte) = bytes.get_mut(at) {
-                    *byte ^= 1 << random.below(8);
+                    *byte ^= 1 << below(8, random);
                 }
             }
         }
@@ -176,12 +166,12 @@ fn broken(sample: &Sample, others: &[Vec<Sample>], random: &mut Random) -> Optio
 }
 
 /// Parameters that the server would still take, and that are not those of the pictures.
-fn wrong_track(clips: &[Vec<Sample>], random: &mut Random) -> Option<Arc<Track>> {
-    let Parameters::H264(parameters) = &clips[random.below(clips.len())][0].track.parameters else { return None };
+fn wrong_track(clips: &[Vec<Sample>], random: &mut Rng) -> Option<Arc<Track>> {
+    let Parameters::H264(parameters) = &clips[below(clips.len(), random)][0].track.parameters else { return None };
     let mut record = parameters.record.to_vec();
-    for _ in 0..random.below(4) {
-        let at = random.below(record.len());
-        record[at] ^= 1 << random.below(8);
+    for _ in 0..below(4, random) {
+        let at = below(record.len(), random);
+        record[at] ^= 1 << below(8, random);
     }
     let parameters = Parameters::H264(h264::Parameters::parse(Bytes::from(record)).ok()?);
     let Track { id, timescale, .. } = *clips[0][0].track;
@@ -205,18 +195,18 @@ fn broken_pictures_cost_the_child_at_most() {
     rig.stream.set_rungs(rungs());
     let demands = [Made::Rung(1), Made::Rung(2)].map(|made| rig.stream.demand(made));
     let mut cursors = demands.each_ref().map(|demand| demand.subscribe());
-    let (mut random, begun, mut clock_ms, mut units, mut made) = (Random(seed), Instant::now(), 0, 0_u64, 0);
+    let (mut random, begun, mut clock_ms, mut units, mut made) = (Rng::with_seed(seed), Instant::now(), 0, 0_u64, 0);
     let mut largest = 0;
     while begun.elapsed() < lasts {
-        let clip = &clips[random.below(clips.len())];
-        let wrong = (random.below(6) == 0).then(|| wrong_track(&clips, &mut random)).flatten();
+        let clip = &clips[below(clips.len(), &mut random)];
+        let wrong = (below(6, &mut random) == 0).then(|| wrong_track(&clips, &mut random)).flatten();
         // Of most GOPs a tenth is broken, of some nearly all.
-        let share = if random.below(8) == 0 { 90 } else { 10 };
+        let share = if below(8, &mut random) == 0 { 90 } else { 10 };
         for sample in clip {
             let sample = Sample { track: wrong.clone().unwrap_or_else(|| Arc::clone(&sample.track)), ..later(sample, clock_ms) };
-            let hit = random.below(100) < share;
+            let hit = below(100, &mut random) < share;
             let Some(sent) = (if hit { broken(&sample, &clips, &mut random) } else { Some(sample) }) else { continue };
-            for _ in 0..=usize::from(hit && random.below(8) == 0) {
+            for _ in 0..=usize::from(hit && below(8, &mut random) == 0) {
                 rig.publish(&sent);
                 units += 1;
             }
